@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from models.fit import FitConfig
-from models.vae import VAEConfig
+from models.config import FitConfig, VAEConfig
 from pipeline.errors import ConfigError
 
 
