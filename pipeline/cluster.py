@@ -1,0 +1,82 @@
+"""The Ray cluster: a local one on a laptop, the surrounding one in a RayJob."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import StoreError
+
+
+@contextmanager
+def connected(config: Config) -> Iterator[dict[str, float]]:
+    """Connect to Ray, yield the cluster's resources, and leave it again.
+
+    A local Ray gets one CPU more than the machine has: a read task then fills the gaps that two busy
+    actors leave, and Ray Data's readers never wait for a whole free CPU.
+
+    Raises:
+        StoreError: the cluster at ``ray.address`` does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    address = config.ray.address or os.environ.get("RAY_ADDRESS", "")
+    try:
+        ray.init(**(_remote(address) if address else _local(config)))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = address or "on this machine"
+        raise StoreError(f"Ray {where} did not start or answer: {_first_line(error)}; check ray.address") from error
+    _quiet()
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def gpus(resources: dict[str, float]) -> int:
+    """Return how many GPUs the cluster offers."""
+    return int(resources.get("GPU", 0))
+
+
+def machine_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _local(config: Config) -> dict[str, Any]:
+    return {
+        "num_cpus": (config.ray.cpus or machine_cpus()) + 1,
+        "include_dashboard": False,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "configure_logging": True,
+        "address": "local",
+    }
+
+
+def _remote(address: str) -> dict[str, Any]:
+    return {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
+
+
+def _quiet() -> None:
+    """Keep Ray Data's own bars and banners off the terminal; ours say what a user needs."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0  # anything else drops data silently
+    context.execution_options.verbose_progress = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""The six stages: each module wires Ray and the stores around work that lives elsewhere."""
