@@ -137,6 +137,11 @@ def load(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = 
     return config
 
 
+def beside() -> str | None:
+    """Return ``skysift.toml`` when the current folder has one."""
+    return "skysift.toml" if Path("skysift.toml").is_file() else None
+
+
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))

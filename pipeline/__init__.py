@@ -1,0 +1,1 @@
+"""skysift: sift spectroscopic surveys for the strange."""

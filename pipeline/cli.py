@@ -1,0 +1,94 @@
+"""The ``skysift`` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from pipeline.errors import SkysiftError
+
+# Each verb lives in a module that is imported when the verb is used, so that --help is quick.
+_VERBS = {
+    "simulate": ("pipeline.simulate.command:simulate", "Write a simulated DESI survey, with its truth beside it."),
+    "run": ("pipeline.commands.stages:run", "Do everything, plan to report; resumes where it stopped."),
+    "plan": ("pipeline.commands.stages:plan", "Read the catalog, apply the science gate, list the work."),
+    "ingest": ("pipeline.commands.stages:ingest", "Fetch the planned spectra and write Parquet shards."),
+    "train": ("pipeline.commands.stages:train", "Fit the variational autoencoder."),
+    "score": ("pipeline.commands.stages:score", "Score and embed every spectrum."),
+    "calibrate": ("pipeline.commands.stages:calibrate", "Turn scores into p-values and ranks."),
+    "report": ("pipeline.commands.stages:report", "Summarise the run here and as an HTML page."),
+    "status": ("pipeline.commands.status:status", "Say what is done, empty, failed and why."),
+    "models": ("pipeline.commands.models:models", "List, show, promote, roll back and delete models."),
+    "db": ("pipeline.commands.db:db", "Migrate, start, stop and reach the database."),
+    "doctor": ("pipeline.commands.doctor:doctor", "Check the stores, Ray and the GPU, with a fix for each fault."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, name = _VERBS[cmd_name][0].split(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_) for verb, (_, help_) in _VERBS.items()])
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="skysift", prog_name="skysift")
+def skysift() -> None:
+    """Sift spectroscopic surveys for the strange.
+
+    Try it:  skysift simulate sky --quasars 2000 --seed 1 --no-resolution
+             skysift run sky
+    """
+
+
+def main() -> None:
+    """Entry point: every expected failure ends in one line on stderr and its own exit code."""
+    logging.basicConfig(level=os.environ.get("SKYSIFT_LOG", "WARNING").upper(), format="%(levelname)s: %(message)s")
+    try:
+        skysift(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; the same command goes on where this one stopped")
+        sys.exit(130)
+    except SkysiftError as error:
+        _say(str(getattr(error, "cause", error)))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        _unexpected(error)
+        sys.exit(70)  # EX_SOFTWARE
+
+
+def _say(message: str) -> None:
+    print(f"skysift: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _unexpected(error: Exception) -> None:
+    if os.environ.get("SKYSIFT_DEBUG"):
+        raise error
+    log = Path("skysift-error.log").absolute()
+    try:
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        where = f"; the details are in {log}"
+    except OSError:
+        where = "; set SKYSIFT_DEBUG=1 to see the details"
+    _say(f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[:1]}{where}")
