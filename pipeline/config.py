@@ -37,6 +37,7 @@ class GateConfig:
     zwarn: tuple[int, ...] = (0,)  # redrock ZWARN values kept; add 4 for low-Δχ² redshifts
     surveys: tuple[str, ...] = ()  # keep these surveys only, such as "main"; empty keeps all
     programs: tuple[str, ...] = ()  # keep these programs only, such as "dark"; empty keeps all
+    primary_only: bool = False  # keep one row a target, the one that ZCAT_PRIMARY marks
     default_survey: str = "main"  # survey of catalogs that name none
     default_program: str = "dark"  # program of catalogs that name none
 

@@ -1,0 +1,1 @@
+"""Redshift catalogs: streaming readers, their layouts, the science gate, and where the coadds lie."""
