@@ -1,0 +1,72 @@
+"""Config: defaults work, typos and wrong types are named, secrets are refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+import models.config
+import pipeline.config
+from pipeline.config import Config, load
+from pipeline.errors import ConfigError
+
+
+def test_file_and_overrides_are_merged(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('run = "mine"\n[survey]\npixels = ["main/dark/9144"]\n[gate]\nz_max = 4\n')
+    config = load(file, ["gate.z_max=5", "survey.root=s3://desidata/x", "train.fit.beta=2", "gate.zwarn=[0, 4]"])
+    assert config.run == "mine"
+    assert config.survey.pixels == ("main/dark/9144",)
+    assert config.survey.root == "s3://desidata/x"
+    assert config.gate.z_max == 5.0
+    assert config.gate.zwarn == (0, 4)
+    assert config.train.fit.beta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[gait]\n", r"unknown key gait; did you mean gate\?"),
+        ("[gate]\nzmax = 3\n", r"unknown key gate.zmax; did you mean gate.z_max\?"),
+        ("[gate]\nz_max = 'far'\n", "gate.z_max wants float, found 'far'"),
+        ("gate = 3\n", "gate is a section, found 3"),
+        ("[survey]\npixels = [[1]]\n", "survey.pixels wants str"),
+        ("run = 'a b'\n", "run is 'a b'; use 1–63 letters"),
+        ("[gate]\nz_min = 3.0\nz_max = 2.0\n", "z_min 3.0 is not below"),
+        ("[ingest]\nchunk_size = 0\n", "ingest.chunk_size is 0; it must be at least 1"),
+        ("[ingest]\nmax_failed = 2\n", "a fraction, 0 to 1"),
+        ("[stores]\npostgres = 'postgresql://me:hunter2@db/x'\n", "holds a password"),
+        ("this is not TOML", "is not TOML"),
+    ],
+)
+def test_bad_config_is_one_line_that_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_missing_file_and_bad_override() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.toml does not exist"):
+        load("nowhere.toml")
+    with pytest.raises(ConfigError, match="should read section.key=value"):
+        load(None, ["z_max"])
+
+
+def test_every_field_is_documented_beside_it() -> None:
+    source = "".join(Path(module.__file__).read_text() for module in (pipeline.config, models.config))
+
+    def check(cls: type) -> None:
+        for field in fields(cls):
+            assert re.search(rf"^    {field.name}: .+  # \S", source, re.MULTILINE) or is_dataclass(
+                field.default_factory
+            ), f"{cls.__name__}.{field.name} has no sentence"
+            if isinstance(field.default_factory, type) and is_dataclass(field.default_factory):
+                check(field.default_factory)
+
+    check(Config)
