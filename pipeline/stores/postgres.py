@@ -1,0 +1,287 @@
+"""PostgreSQL: connections, transactions, migrations and the COPY path that loads Arrow tables."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pyarrow as pa
+from psycopg2 import errors, sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extensions import parse_dsn
+
+from pipeline.errors import StoreError
+from pipeline.stores.copying import csv_buffer, read_csv
+
+_MIGRATION_LOCK = 0x736B7973696674  # "skysift": any constant that no other program uses
+_MIGRATION_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
+
+
+def describe(url: str) -> str:
+    """Return ``user@host:port/database`` of a PostgreSQL URL, never its password.
+
+    Raises:
+        StoreError: the URL cannot be parsed.
+    """
+    try:
+        parts = parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        raise StoreError(
+            "the PostgreSQL URL cannot be parsed: it should read postgresql://user@host:5432/database"
+        ) from None
+    host = parts.get("host") or os.environ.get("PGHOST", "localhost")
+    port = parts.get("port") or os.environ.get("PGPORT", "5432")
+    where = host if host.startswith("/") else f"{host}:{port}"
+    return f"{parts.get('user') or os.environ.get('PGUSER', '')}@{where}/{parts.get('dbname', '')}"
+
+
+def connect(url: str, *, timeout: int = 10) -> Connection:
+    """Open a connection that names this process to the server and is not in autocommit.
+
+    Raises:
+        StoreError: unreachable, refused, or the database does not exist; the message has no password in it.
+    """
+    where = describe(url)
+    name = f"skysift pid {os.getpid()} on {socket.gethostname()}"
+    try:
+        return psycopg2.connect(
+            url, connect_timeout=timeout, application_name=name[:63], keepalives=1, keepalives_idle=60
+        )
+    except psycopg2.Error as error:
+        raise StoreError(f"PostgreSQL at {where}: {_connect_hint(error)}") from None
+
+
+def _connect_hint(error: psycopg2.Error) -> str:
+    text = " ".join(str(error).split())
+    if "password" in text:
+        return "the password is wrong or missing; set PGPASSWORD (and PGUSER) in the environment"
+    if "does not exist" in text:
+        return f"{_last(text)}; create it, or correct stores.postgres"
+    if re.search(r"could not translate|Connection refused|timeout|No such file|Network|No route", text):
+        return f"unreachable ({_last(text)}); start the server, or correct stores.postgres"
+    return f"the connection was refused ({_last(text)})"
+
+
+def _last(text: str) -> str:
+    text = text.split(" Is the server running")[0]
+    return text.split("FATAL: ")[-1].rsplit("failed: ", 1)[-1].strip()
+
+
+@contextmanager
+def transaction(conn: Connection) -> Iterator[Cursor]:
+    """Yield a cursor; commit at the end, or roll back and turn database errors into one clear line.
+
+    Raises:
+        StoreError: whatever the database refused; nothing of the transaction remains.
+    """
+    try:
+        with conn.cursor() as cur:
+            yield cur
+        conn.commit()
+    except BaseException as error:
+        _rollback(conn)
+        if isinstance(error, psycopg2.Error):
+            raise StoreError(explain(conn, error)) from error
+        raise
+
+
+def _rollback(conn: Connection) -> None:
+    try:
+        conn.rollback()
+    except psycopg2.Error:
+        conn.close()
+
+
+_HINTS: tuple[tuple[type[psycopg2.Error], str], ...] = (
+    (errors.DiskFull, "its disk is full; free space there and run the same command again"),
+    (errors.ReadOnlySqlTransaction, "it is read-only (a standby, or a read-only role); use the primary and a writing role"),
+    (errors.UndefinedTable, "the tables are missing; run `skysift db migrate`"),
+    (errors.UndefinedColumn, "the tables are older than this skysift; run `skysift db migrate`"),
+    (errors.QueryCanceled, "the statement ran longer than its timeout"),
+    (errors.TooManyConnections, "it has no connection left; close other clients or raise max_connections"),
+    (errors.OutOfMemory, "it is out of memory"),
+    (errors.AdminShutdown, "it is being shut down; start it and run the same command again"),
+    (errors.CrashShutdown, "it crashed; start it and run the same command again"),
+    (errors.UniqueViolation, "two different rows claim one key"),
+)
+
+
+def explain(conn: Connection, error: psycopg2.Error) -> str:
+    """Return one line that names the server, what failed and what to do."""
+    where = describe(conn.dsn)
+    said = (error.diag.message_primary or "").strip() or " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, errors.InsufficientPrivilege):
+        return f"PostgreSQL at {where}: {said}; connect as a role with that right, such as skysift_pipeline"
+    for kind, hint in _HINTS:
+        if isinstance(error, kind):
+            return f"PostgreSQL at {where}: {hint} ({said})"
+    if conn.closed or isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return f"PostgreSQL at {where}: the connection was lost; see that it runs, then repeat the command ({said})"
+    return f"PostgreSQL at {where}: {said}"
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """Return (version, name, text) of every migration shipped in ``sql/``, in order."""
+    # importlib.resources cannot read a namespace package of an editable install (a placeholder is on its path).
+    folders = [Path(folder) for folder in import_module("sql").__path__]
+    files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    matches = [(file, _MIGRATION_NAME.fullmatch(file.name)) for file in files]
+    return sorted((int(m[1]), m[2], file.read_text(encoding="utf-8")) for file, m in matches if m)
+
+
+def migrate(conn: Connection, steps: Sequence[tuple[int, str, str]] | None = None) -> list[str]:
+    """Apply the migrations that are not yet there, each in its own transaction; safe to call at any time.
+
+    Returns:
+        Names of the migrations applied by this call, then the notices that they raised.
+
+    Raises:
+        StoreError: an applied migration has changed, or the database is newer than this skysift.
+    """
+    steps = migrations() if steps is None else steps
+    with transaction(conn) as cur:
+        cur.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        cur.execute("SELECT to_regclass('schema_migrations')")
+        if cur.fetchone() == (None,):
+            cur.execute(_SCHEMA_MIGRATIONS)
+    done: list[str] = []
+    for version, name, text in steps:
+        with transaction(conn) as cur:
+            cur.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            if version in _checked(cur, conn, steps):
+                continue
+            del conn.notices[:]
+            cur.execute(text)
+            cur.execute(
+                "INSERT INTO schema_migrations (version, name, sha256) VALUES (%s, %s, %s)",
+                (version, name, _sha256(text)),
+            )
+        done += [f"{version:04d}_{name}", *(notice.strip() for notice in conn.notices)]
+    return done
+
+
+_SCHEMA_MIGRATIONS = """
+CREATE TABLE schema_migrations (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    sha256     text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE schema_migrations IS 'Migrations applied to this database';
+COMMENT ON COLUMN schema_migrations.version IS 'Number of the migration';
+COMMENT ON COLUMN schema_migrations.name IS 'Its name';
+COMMENT ON COLUMN schema_migrations.sha256 IS 'Checksum of its text; a changed one is refused';
+COMMENT ON COLUMN schema_migrations.applied_at IS 'When it was applied';
+"""
+
+
+def _checked(cur: Cursor, conn: Connection, steps: Sequence[tuple[int, str, str]]) -> set[int]:
+    known = {version: (name, _sha256(text)) for version, name, text in steps}
+    cur.execute("SELECT version, name, sha256 FROM schema_migrations ORDER BY version")
+    applied = cur.fetchall()
+    for version, name, sha in applied:
+        if version not in known:
+            raise StoreError(
+                f"PostgreSQL at {describe(conn.dsn)}: the database has migration {version:04d}_{name}, which this "
+                "skysift does not know; use the newer skysift that made it"
+            )
+        if known[version][1] != sha:
+            raise StoreError(
+                f"PostgreSQL at {describe(conn.dsn)}: migration {version:04d}_{name} was applied with another text "
+                f"(sha256 {sha[:12]}, now {known[version][1][:12]}); restore sql/, changes need a new migration"
+            )
+    return {version for version, _, _ in applied}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def copy_rows(cur: Cursor, table: str, rows: pa.Table) -> None:
+    """COPY an Arrow table into the columns of the same names; NaN becomes NULL."""
+    if rows.num_rows:
+        columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(table), columns)
+        cur.copy_expert(query, csv_buffer(rows), size=1 << 20)
+
+
+def copy_upsert(cur: Cursor, table: str, rows: pa.Table, key: Sequence[str], *, touch: str | None = None) -> None:
+    """Insert or update the rows of an Arrow table by their key, through a staging table.
+
+    Args:
+        table: name of the table; the Arrow columns bear its columns' names, others get their defaults.
+        rows: Arrow table [B]; NaN becomes NULL; no key may occur twice.
+        key: columns of the unique constraint.
+        touch: a timestamp column set to now() when a row is updated.
+    """
+    if not rows.num_rows:
+        return
+    staging = stage(cur, table, rows)
+    names = [sql.Identifier(name) for name in rows.column_names]
+    changes = [
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in rows.column_names if name not in key
+    ]
+    if touch:
+        changes.append(sql.SQL("{} = now()").format(sql.Identifier(touch)))
+    action = sql.SQL("UPDATE SET {}").format(sql.SQL(", ").join(changes)) if changes else sql.SQL("NOTHING")
+    cur.execute(
+        sql.SQL("INSERT INTO {table} ({names}) SELECT {names} FROM {staging} ON CONFLICT ({key}) DO {action}").format(
+            table=sql.Identifier(table),
+            names=sql.SQL(", ").join(names),
+            staging=sql.Identifier(staging),
+            key=sql.SQL(", ").join(map(sql.Identifier, key)),
+            action=action,
+        )
+    )
+
+
+def stage(cur: Cursor, table: str, rows: pa.Table) -> str:
+    """COPY rows into a temporary table typed like ``table`` and return its name; it empties at commit."""
+    columns = ",".join(rows.column_names)
+    name = f"staging_{table[:40]}_{hashlib.blake2b(columns.encode(), digest_size=4).hexdigest()}"
+    cur.execute("SELECT to_regclass(%s) IS NULL", (f"pg_temp.{name}",))
+    if cur.fetchone() == (True,):
+        cur.execute(
+            sql.SQL(
+                "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA"
+            ).format(
+                sql.Identifier(name),
+                sql.SQL(", ").join(map(sql.Identifier, rows.column_names)),
+                sql.Identifier(table),
+            )
+        )
+    else:
+        cur.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(name)))
+    copy_rows(cur, name, rows)
+    return name
+
+
+def fetch_table(cur: Cursor, query: str, arguments: Sequence[Any] | dict[str, Any] = ()) -> pa.Table:
+    """Run a query through COPY and return its rows as an Arrow table, types taken from the database's."""
+    query = cur.mogrify(query, arguments or None).decode()
+    cur.execute(f"SELECT * FROM ({query}) AS q LIMIT 0")
+    fields = [pa.field(column.name, _ARROW.get(column.type_code, pa.string())) for column in cur.description or ()]
+    sink = io.BytesIO()
+    cur.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT csv)", sink, size=1 << 20)
+    return read_csv(sink.getbuffer(), pa.schema(fields))
+
+
+_ARROW = {  # OIDs of PostgreSQL's built-in types (src/include/catalog/pg_type.dat)
+    16: pa.bool_(),
+    20: pa.int64(),
+    21: pa.int16(),
+    23: pa.int32(),
+    700: pa.float32(),
+    701: pa.float64(),
+    1184: pa.timestamp("us", "UTC"),
+}
