@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.catalog.fitstable import Block
 from pipeline.catalog.pixels import pixel_of
+from pipeline.catalog.tree import Tree
 from pipeline.errors import InputError
 
 # our name -> (names in catalogs, best first; kinds of value that will do)
@@ -44,7 +45,7 @@ _WORDS = {"i": "an integer", "f": "a number", "S": "a string", "b": "true or fal
 class Layout:
     """``columns`` maps our names to the catalog's; ``constants`` are values the catalog does not hold."""
 
-    tree: Literal["healpix", "tile"]
+    tree: Tree
     columns: Mapping[str, str]
     constants: Mapping[str, bytes | int] = field(default_factory=dict)
 
@@ -62,17 +63,38 @@ class Layout:
         return None
 
 
-def recognise(kinds: Mapping[str, str], path: str, survey: str, program: str) -> Layout:
+def recognise(
+    kinds: Mapping[str, str], path: str, *, survey: str, program: str, tree: Tree | None = None
+) -> Layout:
     """Recognise a catalog by its columns.
 
     Args:
         kinds: upper-case column name -> kind, see ``fitstable.Column.kind``.
         path: the catalog's name, for messages.
         survey, program: what rows of a healpix catalog belong to when it has no such column.
+        tree: the tree wanted; None takes the one the catalog is made for.
 
     Raises:
-        InputError: a column has the wrong type, or none says which coadd a row is in.
+        InputError: a column has the wrong type, or none says which coadd of the tree a row is in.
     """
+    columns = _known(kinds, path)
+    by_tile = all(name in columns for name in _TILE)
+    by_pixel = "healpix" in columns or {"ra", "dec"} <= columns.keys()
+    if by_tile and tree != "healpix" and (tree == "tile" or columns.get("healpix") != "HEALPIX"):
+        return Layout("tile", {k: v for k, v in columns.items() if k != "healpix"})
+    if not by_pixel or tree == "tile":
+        tiles, pixels = "TILEID, PETAL_LOC and LASTNIGHT", "HEALPIX, or TARGET_RA and TARGET_DEC"
+        needed = {"tile": tiles, "healpix": pixels}.get(tree or "", f"{pixels}, or {tiles}")
+        raise InputError(
+            f"{path}: nothing says which coadd a row is in; needed are {needed}; found {', '.join(list(kinds)[:12])}",
+            "missing_column",
+        )
+    constants = {"survey": survey, "program": program}
+    missing = {key: value.encode() for key, value in constants.items() if key not in columns}
+    return Layout("healpix", {k: v for k, v in columns.items() if k not in _TILE}, missing)
+
+
+def _known(kinds: Mapping[str, str], path: str) -> dict[str, str]:
     columns = {}
     for ours, (names, wanted) in _COLUMNS.items():
         name = next((n for n in names if n in kinds), None)
@@ -81,15 +103,4 @@ def recognise(kinds: Mapping[str, str], path: str, survey: str, program: str) ->
         if kinds[name] not in wanted:
             raise InputError(f"{path}: column {name} should hold {_WORDS[wanted[0]]} a row and does not", "bad_column")
         columns[ours] = name
-    by_tile = all(name in columns for name in _TILE)
-    if columns.get("healpix") != "HEALPIX" and by_tile:
-        return Layout("tile", {k: v for k, v in columns.items() if k != "healpix"})
-    if "healpix" not in columns and not {"ra", "dec"} <= columns.keys():
-        raise InputError(
-            f"{path}: nothing says which coadd a row is in; needed are HEALPIX, or TARGET_RA and TARGET_DEC, or "
-            f"TILEID, PETAL_LOC and LASTNIGHT; found {', '.join(list(kinds)[:12])}",
-            "missing_column",
-        )
-    constants = {"survey": survey, "program": program}
-    missing = {key: value.encode() for key, value in constants.items() if key not in columns}
-    return Layout("healpix", {k: v for k, v in columns.items() if k not in _TILE}, missing)
+    return columns

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.catalog.pixels import N_PIXELS
 from pipeline.errors import ConfigError, InputError
 
+Tree = Literal["healpix", "tile"]
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -71,6 +73,13 @@ class Selection:
 
     def __bool__(self) -> bool:
         return bool(self.pixels or self.tiles or self.whole_tiles)
+
+    @property
+    def tree(self) -> Tree | None:
+        """The tree of what is named."""
+        if not self:
+            return None
+        return "healpix" if self.pixels else "tile"
 
     @classmethod
     def parse(cls, pixels: Sequence[str], tiles: Sequence[str]) -> Selection:
