@@ -165,8 +165,8 @@ def _locate(survey: ObjectStore, config: SurveyConfig) -> tuple[ObjectStore, str
 def _default_catalog(survey: ObjectStore) -> str:
     release = posixpath.basename(survey.url)
     usual = f"{_ZCATALOG}/zall-pix-{release}.fits"  # found without listing, which https:// cannot
-    if probe(survey, [usual])[0] is not None:
-        return usual
+    if (meta := probe(survey, [usual])[0]) is not None:
+        return meta.path
     beside = _beside(survey, _ZCATALOG)
     found = [path for path in beside if posixpath.basename(path).startswith("zall-pix-")]
     if not found:
