@@ -56,5 +56,10 @@ class Chunk:
 
     @property
     def shard(self) -> str:
-        """Path of the chunk's Parquet shard in the workspace's object store."""
-        return f"shards/{self.chunk_id[:2]}/{self.chunk_id}.parquet"
+        """Path of the chunk's Parquet shard."""
+        return shard_path(self.chunk_id)
+
+
+def shard_path(chunk_id: str) -> str:
+    """Path of a chunk's Parquet shard in the object store of results."""
+    return f"shards/{chunk_id[:2]}/{chunk_id}.parquet"

@@ -1,0 +1,119 @@
+"""Ingest: chosen rows of the coadds to Parquet shards, their small columns to PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import cluster
+from pipeline.chunks import Chunk
+from pipeline.errors import InputError, RunError
+from pipeline.progress import progress
+from pipeline.session import Session
+from pipeline.splits import split_of
+from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, batches, summary
+from pipeline.stages.source import Work, dataset, grouped, rows
+from pipeline.stores import catalog, ledger
+from pipeline.stores.objects import ObjectStore
+from pipeline.stores.postgres import transaction
+
+COMMIT_CHUNKS = 32  # chunks a transaction holds at most
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """Runs on a worker: one chunk from the survey to a shard; a bad file becomes a failed result."""
+
+    survey: ObjectStore
+    objects: ObjectStore
+    name = "Ingest"
+
+    def __call__(self, chunk: Chunk) -> pa.Table:
+        from pipeline.desi.ingest import ingest_chunk
+
+        start = time.perf_counter()
+        try:
+            done = ingest_chunk(self.survey, self.objects, chunk)
+        except InputError as error:
+            return ChunkResult.failed(
+                chunk.chunk_id, chunk.coadd.name, chunk.targets.num_rows, error.reason, str(error)
+            ).to_row()
+        return ChunkResult(
+            chunk_id=chunk.chunk_id,
+            coadd=chunk.coadd.name,
+            n_in=chunk.targets.num_rows,
+            rows=done.spectra,
+            quarantine=done.quarantine.cast(QUARANTINE),
+            seconds=time.perf_counter() - start,
+            bytes_read=done.bytes_read,
+            requests=done.requests,
+        ).to_row()
+
+
+def ingest(session: Session) -> StageSummary:
+    """Ingest the chunks that the ledger has not done.
+
+    Raises:
+        RunError: too many files failed, or rows in are not rows out plus quarantined ones.
+    """
+    start = time.monotonic()
+    config, run = session.config, session.config.run
+    work = ledger.pending(session.conn, run, "ingest")
+    outcomes: list[ledger.Outcome] = []
+    if work:
+        chunks = ledger.load_chunks(session.conn, [item.chunk_id for item in work])
+        with (
+            cluster.connected(config),
+            progress("ingest", sum(item.n_rows for item in work), "spectra") as bar,
+        ):
+            for results in batches(_results(session, chunks), COMMIT_CHUNKS):
+                _commit(session, results)
+                outcomes += [result.outcome for result in results]
+                bar.advance(sum(result.n_in for result in results), _note(outcomes))
+    ledger.reconcile(session.conn, run, "ingest")
+    _refuse_too_many_failures(session)
+    return summary(outcomes, start)
+
+
+def _results(session: Session, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+    task = IngestTask(session.survey, session.objects)
+    groups = grouped(chunks, session.config.ingest.files_per_task)
+    return map(ChunkResult.from_row, rows(dataset(Work(task, groups, row_bytes=1 << 16))))
+
+
+def _commit(session: Session, results: Sequence[ChunkResult]) -> None:
+    done = [result.rows for result in results if result.rows.num_rows]
+    with transaction(session.conn) as cur:
+        if done:
+            catalog.upsert_spectra(cur, _with_split(pa.concat_tables(done), session.config.train.split_seed))
+        ledger.finish(
+            cur,
+            session.config.run,
+            "ingest",
+            [result.outcome for result in results],
+            quarantined=pa.concat_tables([result.quarantined() for result in results]),
+        )
+
+
+def _with_split(spectra: pa.Table, seed: int) -> pa.Table:
+    pixel = spectra["healpix"].combine_chunks()
+    return spectra.append_column("split", pa.array(split_of(np.asarray(pixel.fill_null(-1)), seed), pa.string()))
+
+
+def _note(outcomes: Sequence[ledger.Outcome]) -> str:
+    failed = sum(o.state == "failed" for o in outcomes)
+    return f"{failed} files failed" if failed else ""
+
+
+def _refuse_too_many_failures(session: Session) -> None:
+    counts = ledger.counts(session.conn, session.config.run, "ingest").chunks
+    failed, total = counts.get("failed", 0), sum(counts.values())
+    if failed > session.config.ingest.max_failed * total:
+        raise RunError(
+            f"{failed} of {total} chunks of run {session.config.run} failed to ingest, more than ingest.max_failed = "
+            f"{session.config.ingest.max_failed}: see `skysift status --run {session.config.run}` for the reasons"
+        )

@@ -1,0 +1,210 @@
+"""Score: shards through the model on an actor pool; embeddings to Milvus, raw scores to PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import cluster
+from pipeline.chunks import shard_path
+from pipeline.errors import InputError
+from pipeline.progress import progress
+from pipeline.session import Session
+from pipeline.stages.result import QUARANTINE, ChunkResult, batches, summary
+from pipeline.stages.source import Work, dataset, grouped, rows
+from pipeline.stores import catalog, ledger
+from pipeline.stores.objects import ObjectStore
+from pipeline.stores.postgres import transaction
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+    from pipeline.stages.result import StageSummary
+
+COMMIT_CHUNKS = 16  # chunks a transaction holds at most
+SHARDS_PER_TASK = 8
+
+# column of the scores table → field of models.scores.ScoreBatch
+SCORE_COLUMNS = {
+    "chi2_reduced": "chi2_reduced",
+    "global_score": "global_score",
+    "local_emission": "local_emission",
+    "emission_wavelength": "local_emission_wavelength",
+    "emission_width": "local_emission_width",
+    "local_absorption": "local_absorption",
+    "absorption_wavelength": "local_absorption_wavelength",
+    "absorption_width": "local_absorption_width",
+    "density": "density",
+    "n_pixels": "n_bins",
+}
+SMALL = ("spectrum_id", "targetid", "ra", "dec", "z", "snr")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Runs in a read task: one shard to one row, whose pixels are views of the file's own bytes."""
+
+    objects: ObjectStore
+    name = "Shards"
+
+    def __call__(self, work: ledger.Work) -> pa.Table:
+        from pipeline.shards import read_shard
+
+        row: dict[str, Any] = {"chunk_id": [work.chunk_id], "coadd": [work.coadd], "n_rows": [work.n_rows]}
+        try:
+            shard = read_shard(self.objects, shard_path(work.chunk_id), columns=[*SMALL, "flux", "ivar"])
+        except InputError as error:
+            return pa.table(row | {"failure": [error.reason], "detail": [str(error)]} | _cells({}))
+        arrays = {name: getattr(shard, name) for name in SMALL}
+        arrays |= {"flux": shard.flux_BL, "ivar": shard.ivar_BL}
+        return pa.table(row | {"failure": [""], "detail": [""]} | _cells(arrays))
+
+
+_CELLS = {
+    "spectrum_id": pa.int64(), "targetid": pa.int64(), "ra": pa.float64(), "dec": pa.float64(), "z": pa.float64(),
+    "snr": pa.float32(), "flux": pa.float32(), "ivar": pa.float32(),
+}  # fmt: skip
+
+
+def _cells(arrays: dict[str, Any]) -> dict[str, pa.Array]:
+    """Each array flattened into one list cell, without a copy."""
+    cells = {}
+    for name, kind in _CELLS.items():
+        flat = pa.array(np.asarray(arrays.get(name, ())).reshape(-1), kind)
+        cells[name] = pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
+    return cells
+
+
+class Scorer:
+    """Runs in an actor: holds the model and scores whole chunks, never a batch across two of them."""
+
+    def __init__(self, objects: ObjectStore, model_id: str, batch: int, cuda: bool) -> None:
+        import torch
+
+        from pipeline.registry import load_model
+
+        torch.set_num_threads(1)
+        self.model = load_model(objects, model_id).to("cuda" if cuda else "cpu")
+        self.batch = batch
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return pa.concat_tables([self._chunk(table.slice(row, 1)).to_row() for row in range(table.num_rows)])
+
+    def _chunk(self, row: pa.Table) -> ChunkResult:
+        start = time.perf_counter()
+        chunk_id, coadd, n_rows, failure, detail = (
+            row[name][0].as_py() for name in ("chunk_id", "coadd", "n_rows", "failure", "detail")
+        )
+        if failure:
+            return ChunkResult.failed(chunk_id, coadd, n_rows, failure, detail)
+        arrays = {name: row[name].chunk(0).values.to_numpy(zero_copy_only=False) for name in _CELLS}
+        n = len(arrays["z"])
+        scored, quarantine = self._score(arrays, n)
+        return ChunkResult(chunk_id, coadd, n, scored, quarantine, seconds=time.perf_counter() - start)
+
+    def _score(self, arrays: dict[str, Any], n: int) -> tuple[pa.Table, pa.Table]:
+        flux_BL, ivar_BL = (arrays[name].reshape(n, -1) for name in ("flux", "ivar"))
+        blind = ~(ivar_BL > 0).any(axis=1)
+        outside = ~((arrays["z"] >= 0) & (arrays["z"] <= self.model.vae.config.z_max))
+        keep = np.flatnonzero(~(blind | outside))
+        parts = [self._batch(arrays, flux_BL, ivar_BL, rows) for rows in _cut(keep, self.batch)]
+        lost = np.flatnonzero(blind | outside)
+        reasons = np.where(blind, "no_information", "redshift_outside_model")[lost]
+        details = [
+            "no pixel has ivar > 0" if reason == "no_information" else f"z = {z:.4f} is outside the model's grid"
+            for reason, z in zip(reasons, arrays["z"][lost], strict=True)
+        ]
+        quarantine = pa.table(
+            [arrays["targetid"][lost], arrays["spectrum_id"][lost], pa.array(reasons, pa.string()), details],
+            schema=QUARANTINE,
+        )
+        return (pa.concat_tables(parts) if parts else pa.table({})), quarantine
+
+    def _batch(self, arrays: dict[str, Any], flux_BL: Any, ivar_BL: Any, keep: Any) -> pa.Table:
+        from models.scores import score
+
+        contiguous = len(keep) == keep[-1] - keep[0] + 1
+        rows = slice(keep[0], keep[-1] + 1) if contiguous else keep
+        done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
+        columns = {name: pa.array(arrays[name][rows]) for name in SMALL}
+        columns |= {name: pa.array(getattr(done, field)) for name, field in SCORE_COLUMNS.items()}
+        flat = pa.array(done.embedding.reshape(-1))
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, done.embedding.shape[1])
+        return pa.table(columns)
+
+
+def _cut(keep: Any, size: int) -> Iterator[Any]:
+    return (keep[start : start + size] for start in range(0, len(keep), size))
+
+
+def score(session: Session, model_id: str) -> StageSummary:
+    """Score with one model the ingested chunks that it has not scored.
+
+    Raises:
+        RunError: rows in are not rows out plus quarantined ones.
+    """
+    start = time.monotonic()
+    config, run = session.config, session.config.run
+    work = ledger.pending(session.conn, run, "score", model_id)
+    outcomes: list[ledger.Outcome] = []
+    if work:
+        session.prepare_sinks(model_id)
+        with (
+            cluster.connected(config) as resources,
+            progress("score", sum(item.n_rows for item in work), "spectra") as bar,
+        ):
+            for results in batches(_results(session, work, model_id, resources), COMMIT_CHUNKS):
+                _commit(session, model_id, results)
+                outcomes += [result.outcome for result in results]
+                bar.advance(sum(result.n_in for result in results))
+    ledger.reconcile(session.conn, run, "score", model_id)
+    return summary(outcomes, start)
+
+
+def _results(
+    session: Session, work: Sequence[ledger.Work], model_id: str, resources: dict[str, float]
+) -> Iterator[ChunkResult]:
+    largest = max(item.n_rows for item in work)
+    loaded = dataset(Work(Loader(session.objects), grouped(work, SHARDS_PER_TASK), row_bytes=largest * 63_000))
+    return map(ChunkResult.from_row, rows(_scored(session, loaded, model_id, resources)))
+
+
+def _scored(session: Session, loaded: Dataset, model_id: str, resources: dict[str, float]) -> Dataset:
+    from ray.data import ActorPoolStrategy
+
+    n_gpus = cluster.gpus(resources)
+    workers = session.config.score.workers or n_gpus or max(1, int(resources.get("CPU", 2)) - 1)
+    return loaded.map_batches(
+        Scorer,
+        fn_constructor_args=(session.objects, model_id, session.config.score.batch, bool(n_gpus)),
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=1,
+        num_gpus=1 if n_gpus else 0,
+        compute=ActorPoolStrategy(size=workers),
+    )
+
+
+def _commit(session: Session, model_id: str, results: Sequence[ChunkResult]) -> None:
+    """Milvus first, then PostgreSQL's rows and the chunks' ``done`` in one transaction."""
+    done = [result.rows for result in results if result.rows.num_rows]
+    table = pa.concat_tables(done).combine_chunks() if done else None
+    if table is not None:
+        session.vectors.upsert(model_id, table.select([*SMALL[:1], *SMALL[2:], "embedding"]))
+    with transaction(session.conn) as cur:
+        if table is not None:
+            catalog.upsert_scores(cur, model_id, table.select(["spectrum_id", *SCORE_COLUMNS]))
+        ledger.finish(
+            cur,
+            session.config.run,
+            "score",
+            [result.outcome for result in results],
+            model_id=model_id,
+            quarantined=pa.concat_tables([result.quarantined() for result in results]),
+        )
