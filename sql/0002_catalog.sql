@@ -99,7 +99,7 @@ CREATE TABLE scores (
     p_value               double precision,
     rank                  integer,
     extrapolated          boolean,
-    PRIMARY KEY (model_id, spectrum_id)
+    PRIMARY KEY (spectrum_id, model_id)
 ) PARTITION BY LIST (model_id);
 CREATE INDEX scores_rank ON scores (rank);
 CREATE INDEX scores_anomaly ON scores (anomaly_score);

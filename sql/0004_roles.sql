@@ -44,7 +44,9 @@ BEGIN
     GRANT SELECT ON anomaly_catalog TO skysift_reader;
     BEGIN
         -- Only its owner can add a partition to a table.
-        EXECUTE format('GRANT skysift_pipeline TO %I', current_user);
+        IF NOT pg_has_role(current_user, 'skysift_pipeline', 'USAGE') THEN
+            EXECUTE format('GRANT skysift_pipeline TO %I', current_user);
+        END IF;
         ALTER TABLE scores OWNER TO skysift_pipeline;
     EXCEPTION WHEN insufficient_privilege THEN
         RAISE NOTICE 'role % may not give scores to skysift_pipeline: run the pipeline as %', current_user, current_user;

@@ -1,0 +1,151 @@
+"""Accounts of a run: counts at each stage, whether they add up, and why a spectrum has no score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipeline.errors import RunError
+from pipeline.stores.postgres import Connection, Cursor, fetch_table, scalar, transaction
+
+
+@dataclass(frozen=True)
+class StageCounts:
+    """Chunks and rows of a run at one stage."""
+
+    chunks: dict[str, int] = field(default_factory=dict)  # state -> number of chunks; pending included
+    n_in: int = 0  # rows
+    n_out: int = 0
+    n_quarantined: int = 0
+    seconds: float = 0.0  # of work, summed over workers
+    bytes_read: int = 0
+    requests: int = 0
+    quarantine: dict[str, int] = field(default_factory=dict)  # reason -> rows; a refused file counts its rows
+
+
+def counts(conn: Connection, run_id: str, stage: str, model_id: str = "") -> StageCounts:
+    """Return what the ledger says of a run at a stage."""
+    with transaction(conn) as cur:
+        return _counts(cur, run_id, stage, model_id)
+
+
+def _counts(cur: Cursor, run_id: str, stage: str, model_id: str) -> StageCounts:
+    cur.execute(
+        f"""
+        SELECT coalesce(l.state, 'pending'), count(*), coalesce(sum(n_in), 0), coalesce(sum(n_out), 0),
+               coalesce(sum(n_quarantined), 0), coalesce(sum(seconds), 0), coalesce(sum(bytes_read), 0)::bigint,
+               coalesce(sum(requests), 0)::bigint
+        FROM run_chunks r {_READY[stage]}
+        LEFT JOIN ledger l ON l.chunk_id = r.chunk_id AND l.stage = %s AND l.model_id = %s
+        WHERE r.run_id = %s GROUP BY 1 ORDER BY 1""",
+        (stage, model_id, run_id),
+    )
+    rows = cur.fetchall()
+    sums = [sum(row[i] for row in rows) for i in range(2, 8)]
+    cur.execute(
+        """
+        SELECT q.reason, sum(CASE WHEN q.targetid IS NULL THEN l.n_quarantined ELSE 1 END)
+        FROM quarantine q JOIN run_chunks r USING (chunk_id)
+        JOIN ledger l ON l.chunk_id = q.chunk_id AND l.stage = q.stage AND l.model_id = q.model_id
+        WHERE r.run_id = %s AND q.stage = %s AND q.model_id = %s GROUP BY 1 ORDER BY 2 DESC, 1""",
+        (run_id, stage, model_id),
+    )
+    reasons = {reason: int(n) for reason, n in cur.fetchall()}
+    n_in, n_out, n_quarantined, seconds, bytes_read, requests = sums
+    return StageCounts(
+        {row[0]: row[1] for row in rows}, n_in, n_out, n_quarantined, seconds, bytes_read, requests, reasons
+    )
+
+
+_READY = {
+    "ingest": "",
+    "score": "JOIN ledger up ON up.chunk_id = r.chunk_id AND up.stage = 'ingest' AND up.state = 'done'",
+}
+
+
+def reconcile(conn: Connection, run_id: str, stage: str, model_id: str = "") -> StageCounts:
+    """Check that a stage has dealt with every row: rows in = rows out + rows quarantined, in fact and in the ledger.
+
+    Call it after ``catalog.delete_spectra`` has removed what the run superseded.
+
+    Raises:
+        RunError: chunks are still pending, or a count does not add up; the message has the counts.
+    """
+    with transaction(conn) as cur:
+        found = _counts(cur, run_id, stage, model_id)
+        cur.execute(_EXPECTED[stage], (run_id,))
+        expected = int(scalar(cur))
+        cur.execute(_PRESENT[stage], {"run": run_id, "model": model_id})
+        present = int(scalar(cur))
+    waiting = found.chunks.get("pending", 0)
+    named = sum(found.quarantine.values())
+    if waiting:
+        raise RunError(f"{stage} of run {run_id} is not complete: {waiting} chunks are pending; run the stage again")
+    faults = [
+        text
+        for wrong, text in (
+            (found.n_in != expected, f"{expected} rows were to go in, {found.n_in} did"),
+            (present != found.n_out, f"{found.n_out} rows came out, {present} are in the database"),
+            (named != found.n_quarantined, f"{found.n_quarantined} were quarantined, {named} have a reason"),
+        )
+        if wrong
+    ]
+    if faults:
+        raise RunError(f"{stage} of run {run_id} does not add up: {'; '.join(faults)}; see `skysift status`")
+    return found
+
+
+_EXPECTED = {
+    "ingest": "SELECT coalesce(sum(n_targets), 0) FROM run_chunks JOIN chunks USING (chunk_id) WHERE run_id = %s",
+    "score": """SELECT coalesce(sum(n_out), 0) FROM run_chunks JOIN ledger USING (chunk_id)
+                WHERE run_id = %s AND stage = 'ingest'""",
+}
+_RUN_SPECTRA = """
+    SELECT DISTINCT s.spectrum_id
+    FROM run_chunks r JOIN chunks c USING (chunk_id) JOIN targets t USING (chunk_id)
+    JOIN spectra s ON s.targetid = t.targetid AND s.coadd = c.coadd
+    WHERE r.run_id = %(run)s"""
+_PRESENT = {
+    "ingest": f"SELECT count(*) FROM ({_RUN_SPECTRA}) AS run_spectra",
+    "score": f"""SELECT count(*) FROM ({_RUN_SPECTRA}) AS run_spectra
+                 JOIN scores USING (spectrum_id) WHERE model_id = %(model)s""",
+}
+
+
+def unscored(conn: Connection, run_id: str, model_id: str) -> pa.Table:
+    """Return every planned target of a run that the model has not scored, and why.
+
+    Returns:
+        Table (chunk_id, coadd, targetid, stage, state, reason, detail): ``stage`` is where it stopped, ``state``
+        is pending, failed or quarantined.
+    """
+    with transaction(conn) as cur:
+        return fetch_table(cur, _UNSCORED, {"run": run_id, "model": model_id})
+
+
+# A scored chunk's targets are scored but for those quarantined at either stage, so only quarantined targets and
+# chunks that did not get through need looking at.
+_UNSCORED = """
+    SELECT c.chunk_id, c.coadd, t.targetid,
+           CASE WHEN i.state = 'done' AND qi.reason IS NULL THEN 'score' ELSE 'ingest' END AS stage,
+           CASE WHEN qi.reason IS NOT NULL OR qs.reason IS NOT NULL THEN 'quarantined'
+                WHEN i.state IS NULL THEN 'pending'
+                WHEN i.state <> 'done' THEN i.state
+                ELSE coalesce(s.state, 'pending') END AS state,
+           coalesce(qi.reason, qs.reason, i.reason, s.reason) AS reason,
+           coalesce(qi.detail, qs.detail) AS detail
+    FROM run_chunks r JOIN chunks c USING (chunk_id) JOIN targets t USING (chunk_id)
+    LEFT JOIN ledger i ON i.chunk_id = c.chunk_id AND i.stage = 'ingest'
+    LEFT JOIN ledger s ON s.chunk_id = c.chunk_id AND s.stage = 'score' AND s.model_id = %(model)s
+    LEFT JOIN LATERAL (
+        SELECT reason, detail FROM quarantine q WHERE q.chunk_id = c.chunk_id AND q.stage = 'ingest'
+        AND (q.targetid = t.targetid OR q.targetid IS NULL) LIMIT 1) qi ON i.n_quarantined > 0
+    LEFT JOIN LATERAL (
+        SELECT reason, detail FROM quarantine q WHERE q.chunk_id = c.chunk_id AND q.stage = 'score'
+        AND q.model_id = %(model)s
+        AND (q.targetid = t.targetid OR q.targetid IS NULL) LIMIT 1) qs ON s.n_quarantined > 0
+    WHERE r.run_id = %(run)s
+      AND (coalesce(i.state, '') <> 'done' OR coalesce(s.state, '') <> 'done'
+           OR qi.reason IS NOT NULL OR qs.reason IS NOT NULL)
+    ORDER BY c.path, c.chunk_id, t.ordinal"""
