@@ -33,9 +33,9 @@ def counts(conn: Connection, run_id: str, stage: str, model_id: str = "") -> Sta
 def _counts(cur: Cursor, run_id: str, stage: str, model_id: str) -> StageCounts:
     cur.execute(
         f"""
-        SELECT coalesce(l.state, 'pending'), count(*), coalesce(sum(n_in), 0), coalesce(sum(n_out), 0),
-               coalesce(sum(n_quarantined), 0), coalesce(sum(seconds), 0), coalesce(sum(bytes_read), 0)::bigint,
-               coalesce(sum(requests), 0)::bigint
+        SELECT coalesce(l.state, 'pending'), count(*), coalesce(sum(l.n_in), 0), coalesce(sum(l.n_out), 0),
+               coalesce(sum(l.n_quarantined), 0), coalesce(sum(l.seconds), 0), coalesce(sum(l.bytes_read), 0)::bigint,
+               coalesce(sum(l.requests), 0)::bigint
         FROM run_chunks r {_READY[stage]}
         LEFT JOIN ledger l ON l.chunk_id = r.chunk_id AND l.stage = %s AND l.model_id = %s
         WHERE r.run_id = %s GROUP BY 1 ORDER BY 1""",
