@@ -1,0 +1,101 @@
+"""A trained model: the network, the density of its latents, its own error, and where all that comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.density import GaussianMixture
+from models.filters import ModelError
+from models.grid import N_OBSERVED
+from models.rebin import rebin, take, to_native
+from models.vae import VAE, Prepared, amplitude, prepare, softened
+
+GROUP = 64  # spectra of similar redshift worked on together; their arrays fit a core's cache
+
+
+@dataclass
+class TrainedModel:
+    """Everything scoring needs, and where it comes from."""
+
+    vae: VAE
+    density: GaussianMixture
+    model_error: ModelError
+    provenance: dict[str, Any]  # settings, data hash, splits: plain JSON values
+    history: list[dict[str, float]]  # training curves, one entry a segment
+    model_id: str = ""  # given by models.files
+
+    def to(self, device: str | torch.device) -> TrainedModel:
+        """Return the model on another device (the network itself moves there)."""
+        where = torch.device(device)
+        parts = (self.vae.to(where), self.density.to(where), self.model_error.to(where))
+        return TrainedModel(*parts, self.provenance, self.history, self.model_id)
+
+
+def load_spectra(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Prepared:
+    """Rebin and normalise native spectra on the network's device.
+
+    Args:
+        vae: the network, for its grid and device.
+        flux_BL: float32 [B, 7781] on the native grid, 1e-17 erg/s/cm²/Å; anything where ivar is 0.
+        ivar_BL: float32 [B, 7781], 1/flux², finite and not negative.
+        z_B: redshifts, [B].
+
+    Raises:
+        ValueError: wrong shapes, or a redshift outside the model's grid.
+    """
+    device = vae.mean_R.device
+    flux, ivar, z = _tensor(flux_BL), _tensor(ivar_BL), _tensor(z_B)
+    if len(flux) != len(z):
+        raise ValueError(f"expected one redshift a spectrum, found {len(flux)} spectra and {len(z)} redshifts")
+    offset_B = vae.grid.offset(z).to(device)
+    with torch.no_grad():
+        pieces = []
+        for start in range(0, max(len(flux), 1), GROUP):
+            rows = slice(start, start + GROUP)
+            native = (flux[rows].to(device, torch.float32), ivar[rows].to(device, torch.float32))
+            pieces.append(prepare(*rebin(*native), offset_B[rows]))
+    return Prepared.cat(pieces)
+
+
+def fitted_groups(vae: VAE, spectra: Prepared) -> Iterator[tuple[Tensor, Prepared, Tensor, Tensor]]:
+    """Yield groups of similar redshift: row numbers [G], the spectra, embeddings [G, D] and models [G, O].
+
+    Models are at their best amplitude, in units of each spectrum's scale. Call it without gradients.
+    """
+    for rows in torch.split(torch.argsort(spectra.offset_B, stable=True), GROUP):
+        group = spectra.rows(rows)
+        low, width = vae.window(group.offset_B)
+        latent_GD, _ = vae.encode(*vae.inputs(group, low, width), low)
+        model_GO = take(vae.decode(latent_GD, low, low + width), group.offset_B - low, N_OBSERVED)
+        best_G = amplitude(group.flux_BO, softened(group.weight_BO), model_GO)
+        yield rows, group, latent_GD, model_GO.mul_(best_G[:, None])
+
+
+def reconstruct(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> NDArray[np.float32]:
+    """Return reconstructions on the native grid, float32 [B, 7781], 1e-17 erg/s/cm²/Å.
+
+    Arguments and errors as in ``load_spectra``.
+    """
+    spectra = load_spectra(model.vae, flux_BL, ivar_BL, z_B)
+    out_BL = np.empty((len(spectra), np.shape(flux_BL)[1]), np.float32)
+    with torch.no_grad():
+        for rows, group, _, model_GO in fitted_groups(model.vae, spectra):
+            out_BL[rows.cpu().numpy()] = to_native(model_GO * group.scale_B[:, None]).cpu().numpy()
+    return out_BL
+
+
+def _tensor(values: Any) -> Tensor:
+    """Return an array as a tensor, without a copy where possible: read-only arrays (Parquet, Ray) are only read."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        try:
+            return torch.utils.dlpack.from_dlpack(values)
+        except (BufferError, RuntimeError):  # older numpy or torch share no read-only memory
+            return torch.as_tensor(values.copy())
+    return torch.as_tensor(values)
