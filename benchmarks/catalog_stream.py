@@ -95,7 +95,9 @@ def main() -> None:
         store = ObjectStore.open(folder)
         source = find_source(store, SurveyConfig(root=folder, catalog=path.name))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(f"{args.rows:,} rows, {DR1_COLUMNS} columns, {gigabytes:.2f} GB; resident before: {before / 1e3:.0f} MB\n")
+        print(
+            f"{args.rows:,} rows, {DR1_COLUMNS} columns, {gigabytes:.2f} GB; resident before: {before / 1e3:.0f} MB\n"
+        )
         print("| pass | s | GB/s | rows/s | 28,425,963 rows | kept | peak resident MB |\n|---|---|---|---|---|---|---|")
         for turn in range(1, 4):
             start = time.perf_counter()

@@ -54,7 +54,7 @@ class Column:
     def values(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Apply the boolean form, TSCAL and TZERO to raw cells; plain columns stay views."""
         if self.kind == "b":
-            return raw == b"T"
+            return np.equal(raw, b"T")
         if self.dtype is None or self.dtype.kind == "S" or (self.scale == 1.0 and self.zero == 0.0):
             return raw
         if self.kind != "i":
@@ -159,7 +159,9 @@ def _hdu(cards: dict[str, str], path: str) -> Hdu:
             return int(cards[key].split("/")[0])
         except (KeyError, ValueError):
             found = cards.get(key, "nothing").split("/")[0].strip()
-            raise InputError(f"{path}: {key} in a FITS header should be an integer, found {found}", "bad_header") from None
+            raise InputError(
+                f"{path}: {key} in a FITS header should be an integer, found {found}", "bad_header"
+            ) from None
 
     axes = [integer(f"NAXIS{i + 1}") for i in range(integer("NAXIS", 0))]
     cells = int(np.prod(axes, dtype=np.int64)) if axes else 0

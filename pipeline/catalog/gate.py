@@ -206,7 +206,9 @@ def _science(config: GateConfig) -> Iterable[_Rule]:
     yield _Rule(f"ZWARN in {_listed(config.zwarn)}", ("zwarn",), lambda v: np.isin(v["zwarn"], config.zwarn))
     yield _Rule("Z is finite", ("z",), lambda v: np.isfinite(v["z"]))
     yield _Rule(
-        f"{config.z_min:g} ≤ Z ≤ {config.z_max:g}", ("z",), lambda v: (v["z"] >= config.z_min) & (v["z"] <= config.z_max)
+        f"{config.z_min:g} ≤ Z ≤ {config.z_max:g}",
+        ("z",),
+        lambda v: (v["z"] >= config.z_min) & (v["z"] <= config.z_max),
     )
 
 

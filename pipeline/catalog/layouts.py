@@ -63,9 +63,7 @@ class Layout:
         return None
 
 
-def recognise(
-    kinds: Mapping[str, str], path: str, *, survey: str, program: str, tree: Tree | None = None
-) -> Layout:
+def recognise(kinds: Mapping[str, str], path: str, *, survey: str, program: str, tree: Tree | None = None) -> Layout:
     """Recognise a catalog by its columns.
 
     Args:

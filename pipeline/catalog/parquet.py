@@ -116,7 +116,8 @@ def _numpy(values: pa.Array) -> NDArray[Any]:
     if kind == "S":
         encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         words = np.array(["", *(_word(v) for v in encoded.dictionary.to_pylist())], dtype="S")
-        return words[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1]
+        index: NDArray[np.int64] = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return words[index + 1]
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     null = {"f": float("nan"), "b": False}.get(kind, -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.catalog.fitstable import Block, Hdu, next_hdu, read_rows
@@ -112,6 +112,6 @@ def _check_compulsory(columns: dict[str, str], path: str, found: str) -> None:
             raise InputError(f"{path}: column {name} should hold {what} a row and does not", "bad_column")
 
 
-def _names(columns: dict[str, object] | dict[str, str]) -> str:
+def _names(columns: Iterable[str]) -> str:
     names = list(columns)
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

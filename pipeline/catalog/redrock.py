@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.catalog.fitstable import Block, Hdu, next_hdu, read_rows
 from pipeline.catalog.layouts import Layout
@@ -45,8 +46,8 @@ def read_redrock(store: ObjectStore, path: str, of: HealpixFile | TileFile) -> t
     block = redshifts | _aligned(tables.get("FIBERMAP", {}), redshifts["TARGETID"], path)
     names = {ours: name for group in _COLUMNS.values() for ours, name in group.items() if name in block}
     if isinstance(of, HealpixFile):
-        constants = {"survey": of.survey.encode(), "program": of.program.encode(), "healpix": of.healpix}
-        return block, Layout("healpix", names, constants)
+        constants: dict[str, bytes | int] = {"survey": of.survey.encode(), "program": of.program.encode()}
+        return block, Layout("healpix", names, constants | {"healpix": of.healpix})
     return block, Layout("tile", names, {"tile": of.tile, "night": of.night, "petal": of.petal})
 
 
@@ -59,7 +60,7 @@ def _read(stream: ByteStream, hdu: Hdu, path: str) -> Block:
     return {name: np.concatenate([block[name] for block in blocks]) for name in names}
 
 
-def _aligned(fibermap: Block, targetid: np.ndarray, path: str) -> Block:  # type: ignore[type-arg]
+def _aligned(fibermap: Block, targetid: NDArray[Any], path: str) -> Block:
     """The FIBERMAP's columns in the order of REDSHIFTS."""
     if "TARGETID" not in fibermap:
         return {}

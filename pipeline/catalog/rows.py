@@ -42,7 +42,8 @@ def coadd_key(table: pa.Table) -> NDArray[np.int64]:
     night, petal) are."""
 
     def number(name: str) -> NDArray[np.int64]:
-        return pc.fill_null(table.column(name), 0).to_numpy().astype(np.int64)
+        values: NDArray[np.int64] = pc.fill_null(table.column(name), 0).to_numpy().astype(np.int64)
+        return values
 
     if table.column("tile").null_count:
         return (_rank(table, "survey") << 48) | (_rank(table, "program") << 32) | number("healpix")
@@ -54,7 +55,8 @@ def _rank(table: pa.Table, name: str) -> NDArray[np.int64]:
     column = table.column(name).combine_chunks()
     words = np.array(column.dictionary.to_pylist(), dtype=str)
     _, rank = np.unique(words, return_inverse=True)  # equal words of two blocks get one rank
-    return rank[column.indices.to_numpy()].astype(np.int64)
+    ranks: NDArray[np.int64] = rank.astype(np.int64)[column.indices.to_numpy()]
+    return ranks
 
 
 def write_rows(store: ObjectStore, path: str, rows: pa.Table, report: GateReport) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -36,7 +35,7 @@ class CatalogSource:
     @property
     def identity(self) -> str:
         """Changes when the input does."""
-        return f"{self.store.url}/{self.meta.path} {self.meta.size} {self.meta.etag}"
+        return f"{self.store.url}/{self.meta.path} {self.meta.size} {self.meta.etag} {self.selection}"
 
     @property
     def label(self) -> str:
@@ -122,9 +121,7 @@ def _blocks(source: Source, config: GateConfig) -> Iterator[tuple[Block, Layout]
             bar.advance(len(next(iter(block.values()))))
 
 
-def _redrock_files(
-    survey: ObjectStore, selection: Selection
-) -> tuple[tuple[HealpixFile | TileFile, ObjectMeta], ...]:
+def _redrock_files(survey: ObjectStore, selection: Selection) -> tuple[tuple[HealpixFile | TileFile, ObjectMeta], ...]:
     named: list[HealpixFile | TileFile] = [*selection.pixels, *selection.tiles]
     whole = [TileFile(tile, night, petal) for tile, night in selection.whole_tiles for petal in _PETALS]
     files = [*named, *(file for file in whole if file not in selection.tiles)]

@@ -94,7 +94,9 @@ class Selection:
         for text in tiles:
             match = re.fullmatch(r"(\d{1,9})/(\d{8})(?:/(\d))?", text)
             if match is None:
-                raise ConfigError(f"survey.tiles: '{text}' should read tile/night or tile/night/petal: 80693/20210204/1")
+                raise ConfigError(
+                    f"survey.tiles: '{text}' should read tile/night or tile/night/petal: 80693/20210204/1"
+                )
             tile, night = int(match[1]), int(match[2])
             if match[3] is None:
                 whole.append((tile, night))

@@ -39,7 +39,9 @@ def gated(
 ) -> tuple[pa.Table, GateReport, Gate]:
     block = block_of(columns)
     gate = Gate(config or GateConfig(), selection or Selection())
-    batches = [gate.keep({k: v[part] for k, v in block.items()}, layout_of(block)) for part in (slice(5), slice(5, None))]
+    batches = [
+        gate.keep({k: v[part] for k, v in block.items()}, layout_of(block)) for part in (slice(5), slice(5, None))
+    ]
     rows, duplicates = ordered(batches)
     return rows, gate.report(rows.num_rows, duplicates), gate
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import resource
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_gzipped_fits_reads_the_same(columns: Columns, write_fits: WriteFits, st
     path = write_fits(columns)
     raw = path.read_bytes()
     cuts = np.linspace(0, len(raw), members + 1).astype(int)
-    packed = b"".join(gzip.compress(raw[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+    packed = b"".join(gzip.compress(raw[a:b]) for a, b in pairwise(cuts))
     path.with_suffix(".fits.gz").write_bytes(packed)
     plain = read(open_catalog(store, "zcat.fits"), ["TARGETID", "Z"])
     inflated = read(open_catalog(store, "zcat.fits.gz"), ["TARGETID", "Z"])
@@ -56,7 +57,9 @@ def test_gzipped_fits_reads_the_same(columns: Columns, write_fits: WriteFits, st
     np.testing.assert_array_equal(inflated["Z"], plain["Z"])
 
 
-def test_parquet_reads_the_same_whatever_the_case_of_names(columns: Columns, tmp_path: Path, store: ObjectStore) -> None:
+def test_parquet_reads_the_same_whatever_the_case_of_names(
+    columns: Columns, tmp_path: Path, store: ObjectStore
+) -> None:
     as_parquet(columns, tmp_path / "zcat.parquet")
     catalog = open_catalog(store, "zcat.parquet")
     found = read(catalog, ["TARGETID", "Z", "SPECTYPE", "ZCAT_PRIMARY"])

@@ -60,16 +60,18 @@ def test_catalog_elsewhere(columns: Columns, write_fits: WriteFits, tmp_path: Pa
 
 def test_missing_catalog_lists_what_lies_beside(columns: Columns, write_fits: WriteFits, store: ObjectStore) -> None:
     write_fits(columns, "zcatalog/v1/zall-tilecumulative-iron.fits")
-    with pytest.raises(MissingObject, match=r"no redshift catalog .* found there: zcatalog/v1/zall-tilecumulative-iron"):
+    with pytest.raises(
+        MissingObject, match=r"no redshift catalog .* found there: zcatalog/v1/zall-tilecumulative-iron"
+    ):
         find_source(store, SurveyConfig())
-    with pytest.raises(MissingObject, match="beside it are zcatalog/v1/zall-tilecumulative-iron.fits"):
+    with pytest.raises(MissingObject, match=r"beside it are zcatalog/v1/zall-tilecumulative-iron.fits"):
         find_source(store, SurveyConfig(catalog="zcatalog/v1/zall-pix-irn.fits"))
-    with pytest.raises(MissingObject, match="its folder holds no other file; correct survey.catalog"):
+    with pytest.raises(MissingObject, match=r"its folder holds no other file; correct survey.catalog"):
         find_source(store, SurveyConfig(catalog="other/zall.fits"))
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    with pytest.raises(MissingObject, match="nothing is there; check survey.root"):
+    with pytest.raises(MissingObject, match=r"nothing is there; check survey.root"):
         find_source(ObjectStore.open(str(tmp_path / "nowhere")), SurveyConfig())
 
 
@@ -77,7 +79,7 @@ def test_catalog_and_pixels(columns: Columns, write_fits: WriteFits, store: Obje
     write_fits(columns)
     config = SurveyConfig(catalog="zcat.fits", pixels=("main/dark/9144",))
     assert targets(store, config) == columns["TARGETID"][:2].tolist()
-    with pytest.raises(InputError, match="no row lies in healpix/main/dark/77, which the config asks for") as caught:
+    with pytest.raises(InputError, match=r"no row lies in healpix/main/dark/77, which the config asks for") as caught:
         targets(store, SurveyConfig(catalog="zcat.fits", pixels=("main/dark/9144", "main/dark/77")))
     assert caught.value.reason == "unknown_pixel"
 
@@ -121,10 +123,12 @@ def test_tiles_from_redrock_files(columns: Columns, tmp_path: Path, store: Objec
 
 
 def test_unknown_pixels_and_tiles(store: ObjectStore) -> None:
-    with pytest.raises(MissingObject, match="healpix/main/dark/9144 has no healpix/main/dark/91/9144/redrock-") as caught:
+    with pytest.raises(
+        MissingObject, match=r"healpix/main/dark/9144 has no healpix/main/dark/91/9144/redrock-"
+    ) as caught:
         find_source(store, SurveyConfig(pixels=("main/dark/9144",)))
     assert caught.value.reason == "unknown_pixel"
-    with pytest.raises(MissingObject, match="tile 80693/20210204 has no tiles/cumulative/80693/20210204/redrock-0-"):
+    with pytest.raises(MissingObject, match=r"tile 80693/20210204 has no tiles/cumulative/80693/20210204/redrock-0-"):
         find_source(store, SurveyConfig(tiles=("80693/20210204",)))
 
 
@@ -132,7 +136,7 @@ def test_redrock_without_what_it_should_hold(columns: Columns, tmp_path: Path, s
     config = SurveyConfig(pixels=("main/dark/9144",))
     path = redrock_path(tmp_path, 9144)
     write_redrock(columns, path, without="REDSHIFTS")
-    with pytest.raises(InputError, match="no HDU REDSHIFTS with column TARGETID; is it a redrock file"):
+    with pytest.raises(InputError, match=r"no HDU REDSHIFTS with column TARGETID; is it a redrock file"):
         targets(store, config)
     path.unlink()
     write_redrock(columns, path, without="FIBERMAP")  # positions unknown, three cuts not applied, quasars kept
@@ -146,7 +150,7 @@ def test_redrock_whose_fibermap_lists_other_targets(columns: Columns, tmp_path: 
     write_redrock(columns, path)
     with fits.open(path, mode="update") as hdus:
         hdus["FIBERMAP"].data["TARGETID"][0] = 12345
-    with pytest.raises(InputError, match="FIBERMAP lacks targets that REDSHIFTS holds"):
+    with pytest.raises(InputError, match=r"FIBERMAP lacks targets that REDSHIFTS holds"):
         targets(store, SurveyConfig(pixels=("main/dark/9144",)))
 
 
