@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,13 @@ class LocalStore(ObjectStore):
             data = file.read()
         self._count(1, len(data))
         return data
+
+    def mapped(self, path: str) -> memoryview:
+        with self._errors(path, "read"), self._descriptor(path) as fd:
+            size = _meta(path, os.fstat(fd)).size
+            view = memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b"")
+        self._count(1, size)
+        return view
 
     def read_start(self, path: str, length: int) -> tuple[Bytes, ObjectMeta]:
         with self._errors(path, "read"), self._descriptor(path) as fd:

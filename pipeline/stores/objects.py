@@ -68,17 +68,13 @@ class ObjectStore(ABC):
         scheme = urlsplit(url).scheme
         if scheme in REMOTE_SCHEMES and ("@" in urlsplit(url).netloc or urlsplit(url).query):
             host = urlsplit(url).hostname
-            raise ConfigError(
-                f"{scheme}://{host}/…: credentials do not belong in a URL: set them in the environment"
-            )
+            raise ConfigError(f"{scheme}://{host}/…: credentials do not belong in a URL: set them in the environment")
         if scheme in REMOTE_SCHEMES:
             from pipeline.stores.remote import RemoteStore
 
             return RemoteStore(url, endpoint=endpoint, region=region, anonymous=anonymous)
         if scheme and "://" in url and scheme != "file":
-            raise ConfigError(
-                f"{url}: unknown scheme '{scheme}': use a folder, s3://, https://, gs:// or az://"
-            )
+            raise ConfigError(f"{url}: unknown scheme '{scheme}': use a folder, s3://, https://, gs:// or az://")
         from pipeline.stores.local import LocalStore
 
         return LocalStore(unquote(urlsplit(url).path) if scheme == "file" else url)
@@ -101,6 +97,10 @@ class ObjectStore(ABC):
     @abstractmethod
     def read(self, path: str) -> bytes:
         """All bytes of one object."""
+
+    def mapped(self, path: str) -> memoryview:
+        """All bytes of an object that no one writes to any more, without a copy where the store allows it."""
+        return memoryview(self.read(path))
 
     @abstractmethod
     def read_start(self, path: str, length: int) -> tuple[Bytes, ObjectMeta]:

@@ -225,9 +225,7 @@ def _translated(error: Exception, where: str, verb: str) -> StoreError | InputEr
             "AWS_SECRET_ACCESS_KEY, or ask for unsigned access to a public bucket"
         )
     if "non-partial" in text or "did not return a 206" in text:
-        return StoreError(
-            f"{where}: cannot {verb}: this server ignores byte ranges: use one that honours them"
-        )
+        return StoreError(f"{where}: cannot {verb}: this server ignores byte ranges: use one that honours them")
     if re.search(r"\b416\b|Requested range", text, re.IGNORECASE):
         return _truncated(where, "a wanted range")
     reason = _reason(error)

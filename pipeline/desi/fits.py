@@ -1,0 +1,249 @@
+"""FITS structure from bytes: headers, where each HDU's data lie, columns of binary tables.
+
+Only what reading chosen rows of large files by byte range needs (FITS standard 4.0, Pence et al. 2010,
+A&A 524, A42); astropy and fitsio want a whole file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.stores.objects import Bytes
+
+BLOCK = 2880  # bytes; headers and data are padded to it
+CARD = 80  # bytes
+MAX_HEADER = 4 << 20  # bytes; DESI's longest are 20 kB
+
+Value: TypeAlias = str | int | float | bool
+Header: TypeAlias = dict[str, Value]
+
+IMAGE_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+COLUMN_TYPES = {"L": "S", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
+COLUMN_SIZES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
+
+_CARD = re.compile(rb"([A-Z0-9_-]{1,8}) *= *(?:'((?:[^']|'')*)'|([^/ ]+))")
+_FORM = re.compile(r"(\d*)([A-Z])")
+
+
+@dataclass(frozen=True)
+class Hdu:
+    """One HDU: its header and where in the file its data lie."""
+
+    name: str
+    header: Header
+    data_start: int  # byte of the file
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Array shape in numpy's order: (NAXIS2, NAXIS1) for an image, (rows, bytes a row) for a table."""
+        return tuple(_integer(self.header, f"NAXIS{i}") for i in range(_integer(self.header, "NAXIS"), 0, -1))
+
+    @cached_property
+    def item_size(self) -> int:
+        """Bytes a pixel."""
+        return abs(_integer(self.header, "BITPIX")) // 8
+
+    @cached_property
+    def data_size(self) -> int:
+        """Bytes of data, without padding."""
+        if not self.shape:
+            return 0
+        pixels = int(np.prod(self.shape, dtype=object))
+        groups = int(self.header.get("GCOUNT", 1)) * (int(self.header.get("PCOUNT", 0)) + pixels)
+        return self.item_size * groups
+
+    @property
+    def data_end(self) -> int:
+        """Byte after the last byte of data."""
+        return self.data_start + self.data_size
+
+    @property
+    def next_start(self) -> int:
+        """Byte at which the next HDU starts."""
+        return self.data_start + padded(self.data_size)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a binary table."""
+        return self.header.get("XTENSION") == "BINTABLE"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is a plain (uncompressed) image."""
+        return self.header.get("XTENSION", "IMAGE") == "IMAGE"
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """Columns of a binary table by upper-case name."""
+        found, offset = {}, 0
+        for i in range(1, int(self.header.get("TFIELDS", 0)) + 1):
+            match = _FORM.match(str(self.header.get(f"TFORM{i}", "")))
+            if not match or match[2] not in COLUMN_SIZES | {"X": 0}:
+                raise ValueError(f"TFORM{i} = {self.header.get(f'TFORM{i}')!r} is no column format")
+            repeat, code = int(match[1] or 1), match[2]
+            name = str(self.header.get(f"TTYPE{i}", "")).upper()
+            scale = (float(self.header.get(f"TSCAL{i}", 1)), self.header.get(f"TZERO{i}", 0))
+            found[name] = Column(code, repeat, offset, *scale)
+            offset += (repeat + 7) // 8 if code == "X" else repeat * COLUMN_SIZES[code]
+        return found
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where one column lies in a row of a binary table, and its scaling."""
+
+    code: str
+    repeat: int
+    offset: int
+    scale: float
+    zero: Value
+
+
+def padded(size: int) -> int:
+    """``size`` rounded up to whole FITS blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def parse_header(raw: bytes) -> Header:
+    """Keywords and values of whole cards; comments, HISTORY and CONTINUE are left out."""
+    header: Header = {}
+    for start in range(0, len(raw), CARD):
+        if raw[start + 8 : start + 10] == b"= " and (match := _CARD.match(raw[start : start + CARD])):
+            header.setdefault(match[1].decode(), _value(match))
+    return header
+
+
+def header_end(raw: bytes) -> int | None:
+    """Bytes of the header at the start of ``raw``, padding included; None when its END card is not there."""
+    at = raw.find(b"END     ")
+    while at >= 0:
+        if at % CARD == 0:
+            return padded(at + CARD)
+        at = raw.find(b"END     ", at + 1)
+    return None
+
+
+@dataclass
+class Walk:
+    """HDUs found so far in one file, in the file's order."""
+
+    where: str
+    size: int
+    hdus: dict[str, Hdu] = field(default_factory=dict)
+
+    def run(self, get: Callable[[int, int], bytes], seen: Callable[[Hdu], None]) -> dict[str, Hdu]:
+        """Walks all headers; ``get(start, length)`` reads bytes, ``seen`` is told of each HDU at once.
+
+        Returns HDUs by upper-case EXTNAME (the first of equal names), the primary as ``PRIMARY``.
+
+        Raises:
+            InputError: reason ``not_fits``, ``truncated`` or ``bad_header``.
+        """
+        start = 0
+        while start < self.size and (start == 0 or any(get(start, min(CARD, self.size - start)))):
+            hdu = self._read(get, start)
+            if hdu.data_end > self.size:
+                raise self._truncated(f"HDU {hdu.name} ends at byte {hdu.data_end:,}")
+            self.hdus.setdefault(hdu.name, hdu)
+            seen(hdu)
+            start = hdu.next_start
+        return self.hdus
+
+    def _read(self, get: Callable[[int, int], bytes], start: int) -> Hdu:
+        first = b"SIMPLE  =" if start == 0 else b"XTENSION="
+        length = BLOCK
+        raw = get(start, min(length, self.size - start))
+        if raw[:9] != first:
+            if start == 0:
+                raise InputError(f"{self.where}: not a FITS file: it starts with {raw[:9]!r}", "not_fits")
+            raise InputError(f"{self.where}: no FITS header where one should be, at byte {start:,}", "bad_header")
+        while (end := header_end(raw)) is None:
+            if start + length >= self.size:
+                raise self._truncated(f"the header at byte {start:,} has no END")
+            if length > MAX_HEADER:
+                raise InputError(f"{self.where}: the header at byte {start:,} is endless", "bad_header")
+            length *= 2
+            raw = get(start, min(length, self.size - start))
+        return self._hdu(parse_header(raw[:end]), start, start + end)
+
+    def _hdu(self, header: Header, start: int, data_start: int) -> Hdu:
+        name = str(header.get("EXTNAME", "PRIMARY" if start == 0 else f"HDU{len(self.hdus)}")).strip().upper()
+        hdu = Hdu(name, header, data_start)
+        try:
+            if hdu.data_size < 0 or hdu.header["BITPIX"] not in IMAGE_TYPES:
+                raise ValueError("sizes make no sense")
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{self.where}: HDU {name} has a damaged header: {error}", "bad_header") from error
+        return hdu
+
+    def _truncated(self, what: str) -> InputError:
+        return InputError(
+            f"{self.where}: truncated: {what} but the file has {self.size:,} bytes: fetch it again", "truncated"
+        )
+
+
+def table_column(hdu: Hdu, data: Bytes, name: str) -> NDArray[np.generic] | None:
+    """One scalar column of a binary table in native byte order; None where the table lacks it.
+
+    ``data`` is the HDU's data, uint8 [data_size]. TSCAL and TZERO are applied; text becomes numpy bytes.
+    """
+    column = hdu.columns.get(name)
+    if column is None or column.code not in COLUMN_TYPES or (column.repeat != 1 and column.code != "A"):
+        return None
+    rows, stride = hdu.shape
+    kind = f"S{column.repeat}" if column.code == "A" else COLUMN_TYPES[column.code]
+    kind = "S1" if kind == "S" else kind
+    values = np.ndarray((rows,), kind, data.data, column.offset, (stride,))
+    if (column.scale, column.zero) != (1, 0):
+        return scaled(values, column.scale, column.zero)
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def image(hdu: Hdu, data: Bytes) -> NDArray[np.generic]:
+    """Pixels [-1, NAXIS1] with BSCALE, BZERO and BLANK applied, from the bytes of some or all rows."""
+    values = data.view(IMAGE_TYPES[int(hdu.header["BITPIX"])]).reshape(-1, hdu.shape[-1])
+    zero, scale = hdu.header.get("BZERO", 0), float(hdu.header.get("BSCALE", 1))
+    result = scaled(values, scale, zero) if (scale, zero) != (1, 0) else values
+    if "BLANK" in hdu.header and values.dtype.kind in "iu":
+        return np.where(values == int(hdu.header["BLANK"]), np.nan, result)
+    return result
+
+
+def scaled(values: NDArray[np.generic], scale: float, zero: Value) -> NDArray[np.generic]:
+    """``values`` · scale + zero: exact integers where both are whole (unsigned types), else float64."""
+    if values.dtype.kind in "iu" and scale == 1 and float(zero).is_integer():
+        if values.dtype.itemsize == 8 and int(zero) == 2**63:
+            return values.astype(np.int64).view(np.uint64) ^ np.uint64(2**63)
+        return values.astype(np.int64) + int(zero)
+    return values.astype(np.float64) * scale + float(zero)
+
+
+def _value(match: re.Match[bytes]) -> Value:
+    if match[2] is not None:
+        return match[2].decode("latin-1").replace("''", "'").rstrip()
+    text = match[3].decode("latin-1")
+    if text in ("T", "F"):
+        return text == "T"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text.replace("D", "E"))
+    except ValueError:
+        return text
+
+
+def _integer(header: Header, key: str) -> int:
+    value = header.get(key)
+    if not isinstance(value, int) or (value < 0 and key != "BITPIX"):
+        raise ValueError(f"{key} = {value!r}")
+    return value
