@@ -34,7 +34,7 @@ class Calibrated:
     components: dict[str, Floats]  # −ln p of each component
 
 
-def calibrate(
+def calibrate_scores(
     components: dict[str, Floats], z: Floats, snr: Floats, calibration: Mask, key: NDArray[np.int64]
 ) -> Calibrated:
     """Calibrate the components and their combination.

@@ -17,7 +17,7 @@ from pipeline.session import Session
 from pipeline.splits import split_of
 from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
-from pipeline.stores import catalog, ledger
+from pipeline.stores import accounts, catalog, ledger, manifest
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
@@ -65,7 +65,7 @@ def ingest(session: Session) -> StageSummary:
     work = ledger.pending(session.conn, run, "ingest")
     outcomes: list[ledger.Outcome] = []
     if work:
-        chunks = ledger.load_chunks(session.conn, [item.chunk_id for item in work])
+        chunks = manifest.load_chunks(session.conn, [item.chunk_id for item in work])
         with (
             cluster.connected(config),
             progress("ingest", sum(item.n_rows for item in work), "spectra") as bar,
@@ -74,7 +74,7 @@ def ingest(session: Session) -> StageSummary:
                 _commit(session, results)
                 outcomes += [result.outcome for result in results]
                 bar.advance(sum(result.n_in for result in results), _note(outcomes))
-    ledger.reconcile(session.conn, run, "ingest")
+    accounts.reconcile(session.conn, run, "ingest")
     _refuse_too_many_failures(session)
     return summary(outcomes, start)
 
@@ -110,7 +110,7 @@ def _note(outcomes: Sequence[ledger.Outcome]) -> str:
 
 
 def _refuse_too_many_failures(session: Session) -> None:
-    counts = ledger.counts(session.conn, session.config.run, "ingest").chunks
+    counts = accounts.counts(session.conn, session.config.run, "ingest").chunks
     failed, total = counts.get("failed", 0), sum(counts.values())
     if failed > session.config.ingest.max_failed * total:
         raise RunError(

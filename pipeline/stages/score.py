@@ -17,7 +17,7 @@ from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.stages.result import QUARANTINE, ChunkResult, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
-from pipeline.stores import catalog, ledger
+from pipeline.stores import accounts, catalog, ledger, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
@@ -162,7 +162,7 @@ def score(session: Session, model_id: str) -> StageSummary:
                 _commit(session, model_id, results)
                 outcomes += [result.outcome for result in results]
                 bar.advance(sum(result.n_in for result in results))
-    ledger.reconcile(session.conn, run, "score", model_id)
+    accounts.reconcile(session.conn, run, "score", model_id)
     return summary(outcomes, start)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RunError
-from pipeline.significance import calibrate, conformal
+from pipeline.significance import calibrate_scores, conformal
 
 
 def _survey(n: int = 20_000, seed: int = 0) -> dict[str, np.ndarray]:
@@ -25,7 +25,7 @@ def _survey(n: int = 20_000, seed: int = 0) -> dict[str, np.ndarray]:
 
 def _calibrated(s: dict[str, np.ndarray]):
     parts = {"misfit": s["misfit"], "density": s["density"]}
-    return calibrate(parts, s["z"], s["snr"], s["calibration"], s["key"])
+    return calibrate_scores(parts, s["z"], s["snr"], s["calibration"], s["key"])
 
 
 def test_p_values_of_normals_are_uniform_overall_and_across_redshift() -> None:

@@ -1,0 +1,79 @@
+"""What a command works with: the config, the open stores, and the lock that makes it its run's only driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from pipeline import doctor
+from pipeline.config import Config
+from pipeline.servers import Servers
+from pipeline.stores import postgres, runs
+from pipeline.stores.objects import ObjectStore
+from pipeline.stores.vectors import VectorStore
+
+
+class Session:
+    """The open stores of one command; each is reached at its first use.
+
+    Attributes:
+        config: the run's configuration.
+        survey: the survey's files, read only.
+        objects: shards, checkpoints, models and kept catalogs.
+    """
+
+    def __init__(self, config: Config, servers: Servers) -> None:
+        self.config = config
+        self.survey: ObjectStore = doctor.survey_store(config)
+        self.objects: ObjectStore = doctor.objects_store(config)
+        self._servers = servers
+
+    @cached_property
+    def conn(self) -> postgres.Connection:
+        """PostgreSQL: an embedded one is migrated here, any other must have been by `skysift db migrate`."""
+        conn = postgres.connect(self._servers.postgres_url)
+        if self.config.stores.postgres:
+            postgres.check_schema(conn)
+        else:
+            postgres.migrate(conn)
+        return conn
+
+    @cached_property
+    def vectors(self) -> VectorStore:
+        """Milvus."""
+        return VectorStore.open(self._servers.milvus_uri)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for name in ("conn", "vectors"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Session]:
+    """Open a session; embedded servers that nobody else uses stop at its end.
+
+    Raises:
+        StoreError: a store is unreachable, or the database needs `skysift db migrate`.
+    """
+    with Servers(config.workspace, config.stores.postgres, config.stores.milvus) as servers:
+        session = Session(config, servers)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+@contextmanager
+def driving(config: Config) -> Iterator[Session]:
+    """Open a session as the one driver of the config's run, after the doctor's quick checks.
+
+    Raises:
+        StoreError: a check failed.
+        RunError: another process drives this run.
+    """
+    doctor.require(doctor.quick(config))
+    with opened(config) as session, runs.run_lock(session.conn, config.run):
+        yield session

@@ -1,0 +1,128 @@
+"""Calibrate: what needs a model's whole survey at once, significance and ranks, to PostgreSQL and Milvus."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import RunError
+from pipeline.progress import progress
+from pipeline.session import Session
+from pipeline.significance import Calibrated, calibrate_scores
+from pipeline.stores import catalog, registry, runs
+from pipeline.stores.postgres import scalar, transaction
+
+COMPONENTS = ("global_score", "local_emission", "local_absorption", "density")
+REFRESH = 8192  # vectors whose scalar fields are refreshed at a time
+_DONE = "spectra calibrated"  # the metric that says Milvus was refreshed too
+
+
+@dataclass(frozen=True)
+class CalibrateSummary:
+    """What calibration found; ``promoted`` when this made the model the promoted one."""
+
+    n_scored: int
+    n_calibration: int
+    n_extrapolated: int
+    promoted: bool
+    seconds: float
+
+
+def calibrate(session: Session, model_id: str, *, force: bool = False) -> CalibrateSummary | None:
+    """Calibrate all scores of a model; None when nothing has changed since the last time.
+
+    Raises:
+        RunError: nothing is scored, or too few spectra lie in calibration pixels.
+    """
+    start = time.monotonic()
+    if not force and _up_to_date(session, model_id):
+        return None
+    _record(session, model_id, float("nan"))
+    columns = ("spectrum_id", "z", "snr", "split", *COMPONENTS)
+    table = catalog.read_scores(session.conn, model_id, columns=columns)
+    if not table.num_rows:
+        raise RunError(f"model {model_id} has scored nothing yet: run `skysift score` first")
+    calibration = np.asarray(table["split"].to_numpy() == "calibrate")
+    done = _calibrated(table, calibration)
+    with progress("calibrate", table.num_rows, "spectra") as bar:
+        catalog.write_calibration(session.conn, model_id, _rows(table, done))
+        _refresh(session, model_id, table["spectrum_id"].to_numpy(), done)
+        bar.advance(table.num_rows)
+    promoted = registry.promote_first(session.conn, session.config.run, model_id)
+    follow_promotion(session)
+    _record(session, model_id, table.num_rows)
+    summary = CalibrateSummary(
+        table.num_rows, int(calibration.sum()), int(done.extrapolated.sum()), promoted, time.monotonic() - start
+    )
+    runs.record_metrics(session.conn, session.config.run, "calibrate", _metrics(summary, done), model_id=model_id)
+    return summary
+
+
+def follow_promotion(session: Session) -> None:
+    """Point Milvus's alias at the promoted model's collection."""
+    model = registry.promoted_model(session.conn)
+    if model is not None:
+        session.vectors.set_alias(model.model_id)
+
+
+def _calibrated(table: pa.Table, calibration: np.ndarray) -> Calibrated:
+    columns = {name: np.asarray(table[name].to_numpy(), np.float64) for name in (*COMPONENTS, "z", "snr")}
+    return calibrate_scores(
+        {name: columns[name] for name in COMPONENTS},
+        columns["z"],
+        columns["snr"],
+        calibration,
+        table["spectrum_id"].to_numpy(),
+    )
+
+
+def _rows(table: pa.Table, done: Calibrated) -> pa.Table:
+    return pa.table(
+        {
+            "spectrum_id": table["spectrum_id"],
+            "anomaly_score": done.anomaly_score,
+            "p_value": done.p_value,
+            "rank": pa.array(done.rank, pa.int32(), mask=done.rank == 0),
+            "extrapolated": done.extrapolated,
+        }
+    )
+
+
+def _refresh(session: Session, model_id: str, key: np.ndarray, done: Calibrated) -> None:
+    for at in range(0, len(key), REFRESH):
+        rows = slice(at, at + REFRESH)
+        session.vectors.refresh_scalars(
+            model_id, key[rows], anomaly_score=done.anomaly_score[rows], p_value=done.p_value[rows]
+        )
+
+
+def _up_to_date(session: Session, model_id: str) -> bool:
+    with transaction(session.conn) as cur:
+        cur.execute("SELECT count(*) FILTER (WHERE rank IS NULL) FROM scores WHERE model_id = %s", (model_id,))
+        if scalar(cur):
+            return False
+        cur.execute(
+            """SELECT max(value) = (SELECT count(*) FROM scores WHERE model_id = %(model)s) FROM quality_metrics
+               WHERE stage = 'calibrate' AND model_id = %(model)s AND name = %(name)s""",
+            {"model": model_id, "name": _DONE},
+        )
+        return bool(scalar(cur))
+
+
+def _record(session: Session, model_id: str, spectra: float) -> None:
+    metrics = {_DONE: (spectra, "spectra")}
+    runs.record_metrics(session.conn, session.config.run, "calibrate", metrics, model_id=model_id)
+
+
+def _metrics(summary: CalibrateSummary, done: Calibrated) -> dict[str, float | tuple[float, str]]:
+    p_value = done.p_value[np.isfinite(done.p_value)]
+    return {
+        "calibration spectra": (summary.n_calibration, "spectra"),
+        "p-values extrapolated": (summary.n_extrapolated, "spectra"),
+        "fraction with p < 0.01": float(np.mean(p_value < 0.01)),
+        "fraction with p < 0.5": float(np.mean(p_value < 0.5)),
+        "seconds": (summary.seconds, "s"),
+    }
