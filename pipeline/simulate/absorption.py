@@ -95,9 +95,7 @@ def absorb_dlas(rng: np.random.Generator, flux: Flux, z: Array) -> tuple[NDArray
     return count, largest
 
 
-def absorb_metals(
-    flux: Flux, rows: Rows, z: Array, strength: Array, species: tuple[float, float, float]
-) -> None:
+def absorb_metals(flux: Flux, rows: Rows, z: Array, strength: Array, species: tuple[float, float, float]) -> None:
     """Narrow metal systems at ``z`` [K] before the quasars ``rows`` [K].
 
     ``strength`` [K] is the rest EW (Å) of the strongest lines; ``species`` weighs high-ionisation,

@@ -117,9 +117,7 @@ def odd_line(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flu
     return flux, equivalent, {"wavelength": centre, "sigma_kms": width}
 
 
-def absorber_swarm(
-    rng: np.random.Generator, flux: Flux, quasar: Quasars
-) -> tuple[Flux, float, dict[str, Any]]:
+def absorber_swarm(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux, float, dict[str, Any]]:
     """Many metal systems crowded in redshift; strength: their number."""
     count = round(log_uniform(rng, 6, 40))
     centre = rng.uniform(0.45, 0.97) * (1 + quasar.z[0]) - 1
@@ -140,9 +138,7 @@ def felobal(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux
     return flux, covering, {"speed": speed, "half_width": half}
 
 
-def double_quasar(
-    rng: np.random.Generator, flux: Flux, quasar: Quasars
-) -> tuple[Flux, float, dict[str, Any]]:
+def double_quasar(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux, float, dict[str, Any]]:
     """Two quasars at different redshifts in one fiber; strength: second over first."""
     ratio = log_uniform(rng, 0.15, 1.0)
     second = draw_quasars(rng, 1, np.zeros(1, bool)).with_values(flux_r=ratio * quasar.flux_r)
@@ -187,7 +183,7 @@ def reddened(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flu
     amount = log_uniform(rng, 0.3, 1.3)
     before = flux[:, 2800:4400].mean()
     _redden(flux, quasar, amount)
-    return flux * (before / flux[:, 2800:4400].mean()), amount, {}
+    return flux * np.float32(before / flux[:, 2800:4400].mean()), amount, {}
 
 
 def continuum_kink(rng: np.random.Generator, flux: Flux, _: Quasars) -> tuple[Flux, float, dict[str, Any]]:
@@ -215,9 +211,7 @@ def strong_iron(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[
     return _remade(flux, quasar, iron=iron, width=0.45 * quasar.width), factor, {}
 
 
-def double_peaked(
-    rng: np.random.Generator, flux: Flux, quasar: Quasars
-) -> tuple[Flux, float, dict[str, Any]]:
+def double_peaked(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux, float, dict[str, Any]]:
     """Broad lines split as from a disk or two black holes; strength: half the splitting, km/s."""
     split = log_uniform(rng, 2200, 7000)
     changes = {"split": np.array([split]), "width": 0.8 * quasar.width, "ew_broad": 1.3 * quasar.ew_broad}

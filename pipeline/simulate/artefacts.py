@@ -45,17 +45,13 @@ def choose(
     n = len(is_quasar)
     label = np.where(rng.random(n) < fraction, rng.choice(CLASSES, n), "").astype("U24")
     label[~(is_quasar & is_normal)] = ""
-    hurt = Hurt(
-        label, np.where(label != "", np.exp(rng.uniform(0, np.log(20), n)), np.nan), [{} for _ in range(n)]
-    )
+    hurt = Hurt(label, np.where(label != "", np.exp(rng.uniform(0, np.log(20), n)), np.nan), [{} for _ in range(n)])
     if fraction > 0 and exposures.program == "dark" and exposures.tileid[0] % GROUP_EVERY == 0:
         _choose_group(rng, hurt, is_quasar & is_normal, exposures)
     return hurt
 
 
-def _choose_group(
-    rng: np.random.Generator, hurt: Hurt, usable: NDArray[np.bool_], exposures: Exposures
-) -> None:
+def _choose_group(rng: np.random.Generator, hurt: Hurt, usable: NDArray[np.bool_], exposures: Exposures) -> None:
     """Six to ten quasars in neighbouring fibers of one night share a bump or a dip."""
     tile = int(np.argmax(exposures.seen[usable].sum(axis=0))) if usable.any() else 0
     rows = np.flatnonzero(usable & exposures.seen[:, tile] & (hurt.label == ""))
@@ -81,9 +77,7 @@ def apply(rng: np.random.Generator, arms: list[Arm], hurt: Hurt) -> Array:
     return np.sqrt(total)
 
 
-def _signal(
-    rng: np.random.Generator, arm: Arm, row: int, label: str, strength: float, params: dict[str, Any]
-) -> Flux:
+def _signal(rng: np.random.Generator, arm: Arm, row: int, label: str, strength: float, params: dict[str, Any]) -> Flux:
     """What an artefact of a row adds to an arm's flux [W]; may lower the ivar."""
     wave, flux, ivar = arm.wavelength, arm.flux[row], arm.ivar[row]
     sigma = np.sqrt(1 / np.maximum(ivar, 1e-6))
@@ -126,12 +120,11 @@ def _signal(
 def _sky_residual(rng: np.random.Generator, arm: Arm, sigma: Array, span: tuple[float, float]) -> Array:
     """Residuals of imperfectly subtracted sky lines [W], in units of σ at each line: a slip in λ and in strength."""
     delta = np.zeros(len(arm.wavelength))
-    inside = (night_sky.LINE_WAVELENGTH > max(span[0], arm.wavelength[0])) & (
-        night_sky.LINE_WAVELENGTH < min(span[1], arm.wavelength[-1])
-    )
+    low, high = max(span[0], arm.wavelength[0]), min(span[1], arm.wavelength[-1])
+    lines = night_sky.LINE_WAVELENGTH
     common, slip = rng.normal(), rng.normal()
     width = LSF_SIGMA[arm.name]
-    for centre in night_sky.LINE_WAVELENGTH[inside]:
+    for centre in lines[(lines > low) & (lines < high)]:
         x = (arm.wavelength - centre) / width
         delta += (common + 0.5 * rng.normal() + (slip + 0.5 * rng.normal()) * x) * np.exp(-0.5 * x * x)
     return delta * sigma

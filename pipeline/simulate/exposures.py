@@ -62,9 +62,7 @@ def draw_exposures(
         night=night,
         expid=80000 + (night - 20210000) * 3 + rng.integers(0, 60, n_tiles),
         mjd=59215.2 + (night // 10000 - 2021) * 365 + (night // 100 % 100 - 1) * 30.4 + night % 100 + 0.1,
-        exptime=rng.normal(
-            1000.0 if program == "dark" else 260.0, 120.0 if program == "dark" else 40.0, n_tiles
-        ),
+        exptime=rng.normal(1000.0 if program == "dark" else 260.0, 120.0 if program == "dark" else 40.0, n_tiles),
         noise=(1.0 if program == "dark" else 3.0) * 10 ** rng.normal(0, 0.05, n_tiles),
         airglow=10 ** rng.normal(0, 0.12, (n_tiles, 3)),
         seen=seen,

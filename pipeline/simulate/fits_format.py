@@ -81,16 +81,12 @@ def image(name: str, data: NDArray[Any], unit: str = "") -> Unit:
     return Unit(header(cards), data)
 
 
-def table(
-    name: str, columns: Sequence[Column], data: NDArray[np.void], keywords: Sequence[Keyword] = ()
-) -> Unit:
+def table(name: str, columns: Sequence[Column], data: NDArray[np.void], keywords: Sequence[Keyword] = ()) -> Unit:
     """A BINTABLE extension from a structured array made by :func:`empty_table`."""
     return Unit(table_header(name, columns, len(data), keywords), data)
 
 
-def table_header(
-    name: str, columns: Sequence[Column], n_rows: int, keywords: Sequence[Keyword] = ()
-) -> bytes:
+def table_header(name: str, columns: Sequence[Column], n_rows: int, keywords: Sequence[Keyword] = ()) -> bytes:
     """Header of a BINTABLE of ``n_rows`` rows."""
     width = np.dtype([column.dtype for column in columns]).itemsize
     cards: list[Keyword] = [("XTENSION", "BINTABLE", "binary table extension"), ("BITPIX", 8, "")]

@@ -63,9 +63,7 @@ def observe_arm(rng: np.random.Generator, name: str, truth: Flux, exposures: Exp
     ivar *= rng.lognormal(0, 0.08, (n_rows, 1)).astype(np.float32)
     gain = calibration(rng, n_rows, width, exposures)
     flux = truth[:, ARMS[name]] * gain
-    shot = (SHOT * smooth / np.sqrt(smooth.min())).astype(np.float32) / exposures.count[:, None].astype(
-        np.float32
-    )
+    shot = (SHOT * smooth / np.sqrt(smooth.min())).astype(np.float32) / exposures.count[:, None].astype(np.float32)
     ivar /= 1 + ivar * shot * np.maximum(flux, 0)
     mask = _lost_pixels(rng, ivar, exposures)
     return Arm(name, WAVELENGTH[ARMS[name]], flux, ivar, mask, gain)
@@ -124,4 +122,4 @@ def resolution(arm: str, exposures: Exposures) -> Flux:
     """RESOLUTION [B, 11, W]; neighbouring fibers share a width."""
     first = np.argmax(exposures.seen, axis=1)
     fiber = exposures.fiber[np.arange(len(first)), first]
-    return _resolutions(arm)[(fiber // 25) % 8]
+    return np.asarray(_resolutions(arm)[(fiber // 25) % 8])

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.simulate import anomalies, artefacts, columns, instrument, tables
-from pipeline.simulate.exposures import draw_exposures
-from pipeline.simulate.fits_format import Keyword, Unit, assemble, image, primary, table
+from pipeline.simulate.exposures import Exposures, draw_exposures
+from pipeline.simulate.fits_format import Keyword, Unit, assemble, empty_table, image, primary, table
 from pipeline.simulate.redshifts import draw_fits
 from pipeline.simulate.spectra import Spectra, draw_spectra
 from pipeline.simulate.targets import NSIDE, PixelPlan
@@ -23,7 +23,7 @@ from pipeline.stores.objects import ObjectStore
 
 FLUX_UNIT = "10**-17 erg/(s cm2 Angstrom)"
 IVAR_UNIT = "10**+34 (s2 cm4 Angstrom2) / erg2"
-RUN_CATALOGLESS = 0.002  # share of rows, not quasars, that the catalog lacks: some real coadds hold such rows
+UNLISTED = 0.002  # share of rows, not quasars, that the catalog lacks: some real coadds hold such rows
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,7 @@ def _simulate_file(
     exposures = draw_exposures(rng, program, healpix, targets.ra[rows], (kind == "quasar") & (z > 2.1),
                                kind == "badfiber")  # fmt: skip
     arms = [instrument.observe_arm(rng, name, spectra.flux[rows], exposures) for name in "BRZ"]
-    hurt = artefacts.choose(
-        rng, kind == "quasar", spectra.anomaly[rows] == "", exposures, options.artefact_fraction
-    )
+    hurt = artefacts.choose(rng, kind == "quasar", spectra.anomaly[rows] == "", exposures, options.artefact_fraction)
     artefacts.hurt_broken_fibers(rng, arms, kind == "badfiber")
     significance = anomalies.significance(arms, spectra.difference_of(rows))
     effects = artefacts.apply(rng, arms, hurt)
@@ -123,7 +121,7 @@ def _simulate_file(
     coadd = [primary(keywords), *maps, *images, table("SCORES", columns.SCORES, score)]
     redrock = [primary([("RRVER", "0.15.4", ""), *keywords]), table("REDSHIFTS", columns.REDSHIFTS, fitted), *maps,
                table("TSNR2", columns.TSNR2, _tsnr2(score))]  # fmt: skip
-    listed = (kind == "quasar") | (rng.random(len(rows)) >= RUN_CATALOGLESS)
+    listed = (kind == "quasar") | (rng.random(len(rows)) >= UNLISTED)
     return _File(
         files={"coadd": assemble(coadd), "redrock": assemble(redrock)},
         catalog=tables.catalog(main, score, fitted, healpix, program)[listed],
@@ -131,7 +129,7 @@ def _simulate_file(
     )
 
 
-def _arm_units(arm: instrument.Arm, exposures: Any, resolution: bool) -> list[Unit]:
+def _arm_units(arm: instrument.Arm, exposures: Exposures, resolution: bool) -> list[Unit]:
     """The five (or four) HDUs of an arm."""
     name = arm.name
     units = [image(f"{name}_WAVELENGTH", arm.wavelength, "Angstrom"), image(f"{name}_FLUX", arm.flux, FLUX_UNIT),
@@ -143,7 +141,7 @@ def _arm_units(arm: instrument.Arm, exposures: Any, resolution: bool) -> list[Un
 
 def _tsnr2(score: NDArray[np.void]) -> NDArray[np.void]:
     """The TSNR2 table of a redrock file from a coadd's SCORES."""
-    made = tables.empty_table(columns.TSNR2, len(score))
+    made = empty_table(columns.TSNR2, len(score))
     for column in columns.TSNR2:
         made[column.name] = score[column.name]
     return made

@@ -85,9 +85,7 @@ def draw_quasars(rng: np.random.Generator, n: int, bright: NDArray[np.bool_]) ->
     )
     common = rng.normal(0, 0.13, n)
     blueshift = rng.normal(650, 350, n) - 1800 * common - 90 * (absolute + 25.5)
-    host = 10 ** (-0.75 + 0.36 * (np.clip(absolute, -27, -19) + 22.5))[:, None] * 10 ** rng.normal(
-        0, 0.25, (n, 2)
-    )
+    host = 10 ** (-0.75 + 0.36 * (np.clip(absolute, -27, -19) + 22.5))[:, None] * 10 ** rng.normal(0, 0.25, (n, 2))
     return Quasars(
         z=z,
         flux_r=flux_from_magnitude(mag),

@@ -68,9 +68,7 @@ def draw_spectra(rng: np.random.Generator, plan: PixelPlan, anomaly_fraction: fl
     return Spectra(targets, flux, label, anomaly, strength, params, z_seen, difference)
 
 
-def _render(
-    rng: np.random.Generator, quasars: Quasars
-) -> tuple[Flux, list[dict[str, Any]], NDArray[np.bool_]]:
+def _render(rng: np.random.Generator, quasars: Quasars) -> tuple[Flux, list[dict[str, Any]], NDArray[np.bool_]]:
     """Spectra [B, L] of quasars with absorption, notes on each, and which have broad absorption lines."""
     flux = emission(quasars)
     systems = absorption.absorb_intervening(rng, flux, quasars.z)

@@ -117,9 +117,7 @@ def plan_survey(quasars: int, quasar_fraction: float) -> list[PixelPlan]:
     n_bright = max(1, n_pixels // 4)  # pixels with a main/bright file, every fourth
     others = round(quasars / quasar_fraction) - quasars
     bright_others = round(others * BRIGHT_SHARE)
-    shares = zip(
-        range(n_pixels), _spread(dark, n_pixels), _spread(others - bright_others, n_pixels), strict=True
-    )
+    shares = zip(range(n_pixels), _spread(dark, n_pixels), _spread(others - bright_others, n_pixels), strict=True)
     bright_of = dict(zip(
         [i * n_pixels // n_bright for i in range(n_bright)],
         zip(_spread(bright, n_bright), _spread(bright_others, n_bright), strict=True), strict=True,
@@ -128,9 +126,7 @@ def plan_survey(quasars: int, quasar_fraction: float) -> list[PixelPlan]:
     for i, dark_quasars, dark_others in shares:
         bright_quasars, others_too = bright_of.get(i, (0, 0))
         shared = min(bright_quasars // 2, dark_quasars)
-        plans.append(
-            PixelPlan(FIRST_PIXEL + i, dark_quasars, bright_quasars, shared, dark_others, others_too)
-        )
+        plans.append(PixelPlan(FIRST_PIXEL + i, dark_quasars, bright_quasars, shared, dark_others, others_too))
     return plans
 
 
@@ -148,9 +144,7 @@ def expected_size(plans: list[PixelPlan], resolution: bool) -> int:
 def check_place(out: str, store: ObjectStore, need: int) -> None:
     """Raise if ``out`` already holds a survey, or is a folder on a disk too small for one."""
     if store.exists(CATALOG_PATH):
-        raise StoreError(
-            f"{out} already holds a survey ({CATALOG_PATH}): choose another place or remove it first"
-        )
+        raise StoreError(f"{out} already holds a survey ({CATALOG_PATH}): choose another place or remove it first")
     if "://" in out and not out.startswith("file://"):
         return
     folder = Path(out.removeprefix("file://")).absolute()
@@ -183,7 +177,7 @@ def _run(plans: list[PixelPlan], options: Options, out: str, jobs: int) -> Itera
             yield i, simulate_pixel(plan, options, out)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe under threads that callers may have
-    with ProcessPoolExecutor(min(jobs, len(plans)), mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(min(jobs, len(plans)), mp_context=context) as pool:
         futures = {pool.submit(simulate_pixel, plan, options, out): i for i, plan in enumerate(plans)}
         try:
             for future in as_completed(futures):
@@ -191,11 +185,6 @@ def _run(plans: list[PixelPlan], options: Options, out: str, jobs: int) -> Itera
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _one_thread() -> None:
-    """Workers share the cores by number: linear algebra inside one stays on one."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def write_catalog(store: ObjectStore, catalog: NDArray[Any]) -> int:

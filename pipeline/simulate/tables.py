@@ -123,9 +123,7 @@ def exp_fibermap(main: Table, exposures: Exposures) -> Table:
     angle = 2 * np.pi * fiber / 5000
     for axis, value in (("X", np.cos(angle)), ("Y", np.sin(angle))):
         table[f"FIBERASSIGN_{axis}"] = table[f"FIBER_{axis}"] = 200.0 * value
-    _fill(
-        table, FIBERSTATUS=exposures.status[row], LAMBDA_REF=5400.0, NUM_ITER=2, PSF_TO_FIBER_SPECFLUX=0.789
-    )
+    _fill(table, FIBERSTATUS=exposures.status[row], LAMBDA_REF=5400.0, NUM_ITER=2, PSF_TO_FIBER_SPECFLUX=0.789)
     _fill(table, FIBER_RA=main["TARGET_RA"][row], FIBER_DEC=main["TARGET_DEC"][row])
     _fill(table, IN_COADD_B=b"T", IN_COADD_R=b"T", IN_COADD_Z=b"T")
     return table

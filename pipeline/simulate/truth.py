@@ -61,9 +61,7 @@ def truth_columns(
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:
     """Numbers rounded so that they read well in JSON."""
-    return {
-        key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in params.items()
-    }
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in params.items()}
 
 
 def write_truth(path: str, columns: dict[str, Any]) -> None:
