@@ -1,0 +1,40 @@
+"""Reasons in words: what about a spectrum is strange, where, and how much."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.report.contents import Reason
+from pipeline.report.lines import identify, mark
+
+
+def words(reason: Reason, z: float) -> str:
+    """Say a reason in one phrase, such as "absorption at 6543 Å (rest 1549 Å, C IV), 3,400 km/s wide, 9.1σ"."""
+    if reason.local:
+        return (
+            f"{reason.kind} at {reason.wavelength:.0f} Å ({_where(reason, z)}), "
+            f"{_round(reason.width):,.0f} km/s wide, {reason.strength:.1f}σ"
+        )
+    if reason.kind == "global":
+        chi2 = "" if math.isnan(reason.chi2_reduced) else f" (χ² {reason.chi2_reduced:.2f} a bin)"
+        return f"poor fit all along{chi2}, {reason.strength:.1f}σ"
+    return f"well fitted, but of a rare kind (−ln density {reason.strength:.1f})"
+
+
+def _where(reason: Reason, z: float) -> str:
+    rest = reason.wavelength / (1.0 + z)
+    parts = (f"rest {rest:.0f} Å", identify(rest, reason.width, reason.kind), mark(reason.wavelength))
+    return ", ".join(part for part in parts if part)
+
+
+def _round(width: float) -> float:
+    """Two figures: filters' widths are no measurement of the feature's."""
+    return float(f"{width:.2g}")
+
+
+def chance(p_value: float, extrapolated: bool = False) -> str:
+    """Write a p-value briefly: 0.031, 4.0e-5, with ≈ before one that was extrapolated."""
+    if math.isnan(p_value):
+        return "–"
+    text = f"{p_value:.2g}" if p_value >= 1e-3 else f"{p_value:.1e}".replace("e-0", "e-")
+    return ("≈" if extrapolated else "") + text
