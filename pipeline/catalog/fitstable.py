@@ -54,7 +54,8 @@ class Column:
     def values(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Apply the boolean form, TSCAL and TZERO to raw cells; plain columns stay views."""
         if self.kind == "b":
-            return np.equal(raw, b"T")
+            true: NDArray[np.bool_] = raw == b"T"
+            return true
         if self.dtype is None or self.dtype.kind == "S" or (self.scale == 1.0 and self.zero == 0.0):
             return raw
         if self.kind != "i":
