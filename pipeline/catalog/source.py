@@ -165,11 +165,10 @@ def _default_catalog(survey: ObjectStore) -> str:
     if (meta := probe(survey, [usual])[0]) is not None:
         return meta.path
     beside = _beside(survey, _ZCATALOG)
-    found = [path for path in beside if posixpath.basename(path).startswith("zall-pix-")]
+    found = [path for path in beside or () if posixpath.basename(path).startswith("zall-pix-")]
     if not found:
-        listed = f"found there: {', '.join(beside[:8])}" if beside else "nothing is there"
         raise MissingObject(
-            f"{survey.url}: no redshift catalog {_ZCATALOG}/zall-pix-*.fits; {listed}; "
+            f"{survey.url}: no redshift catalog {_ZCATALOG}/zall-pix-*.fits; {_listed(beside, _ZCATALOG)}; "
             "check survey.root, or set survey.catalog, survey.pixels or survey.tiles"
         )
     return found[0]
@@ -177,7 +176,7 @@ def _default_catalog(survey: ObjectStore) -> str:
 
 def _no_catalog(store: ObjectStore, path: str) -> MissingObject:
     beside = _beside(store, posixpath.dirname(path))
-    listed = f"beside it are {', '.join(beside[:8])}" if beside else "its folder holds no other file"
+    listed = _listed(beside, posixpath.dirname(path) or "that folder")
     return MissingObject(f"{store.url}: catalog {path} does not exist; {listed}; correct survey.catalog")
 
 
@@ -188,11 +187,19 @@ def _no_redrock(store: ObjectStore, name: str, path: str) -> MissingObject:
     )
 
 
-def _beside(store: ObjectStore, folder: str) -> list[str]:
-    """Files right in a folder, catalogs only; none where the store cannot list."""
+def _listed(catalogs: list[str] | None, folder: str) -> str:
+    if catalogs is None:
+        return "this server does not list its files"
+    return f"there are {', '.join(catalogs[:8])}" if catalogs else f"{folder} holds no FITS or Parquet file"
+
+
+def _beside(store: ObjectStore, folder: str) -> list[str] | None:
+    """The catalogs right in a folder, None where the store cannot list."""
     try:
         paths = [meta.path for meta, _ in zip(store.list(folder), range(10_000), strict=False)]
-    except (StoreError, MissingObject):
+    except MissingObject:
         return []
+    except StoreError:
+        return None
     wanted = (".fits", ".fits.gz", ".parquet")
     return sorted(p for p in paths if posixpath.dirname(p) == folder.rstrip("/") and p.endswith(wanted))

@@ -245,3 +245,21 @@ def test_memory_stays_bounded(tmp_path: Path, store: ObjectStore, packed: bool) 
     assert total == rows * (rows - 1) // 2
     assert peak < 64 << 20
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 96 << 20
+
+
+def test_parquet_memory_stays_bounded(tmp_path: Path, store: ObjectStore) -> None:
+    """One row group of 96 MB passes in a third of that."""
+    n = 2_000_000
+    rng = np.random.default_rng(5)
+    table = pa.table(
+        {"TARGETID": rng.integers(0, 2**60, n), "Z": rng.random(n)} | {f"F{i}": rng.random(n) for i in range(4)}
+    )
+    pq.write_table(table, tmp_path / "big.parquet", row_group_size=n, use_dictionary=False, compression="none")
+    total = table.column("Z").to_numpy().sum()
+    del table
+    before, peak, found = pa.total_allocated_bytes(), 0, 0.0
+    for block in open_catalog(store, "big.parquet").blocks(["TARGETID", "Z"]):
+        found += block["Z"].sum()
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert found == pytest.approx(total)
+    assert peak < 32 << 20

@@ -60,18 +60,16 @@ def test_catalog_elsewhere(columns: Columns, write_fits: WriteFits, tmp_path: Pa
 
 def test_missing_catalog_lists_what_lies_beside(columns: Columns, write_fits: WriteFits, store: ObjectStore) -> None:
     write_fits(columns, "zcatalog/v1/zall-tilecumulative-iron.fits")
-    with pytest.raises(
-        MissingObject, match=r"no redshift catalog .* found there: zcatalog/v1/zall-tilecumulative-iron"
-    ):
+    with pytest.raises(MissingObject, match=r"no redshift catalog .*; there are zcatalog/v1/zall-tilecumulative-iron"):
         find_source(store, SurveyConfig())
-    with pytest.raises(MissingObject, match=r"beside it are zcatalog/v1/zall-tilecumulative-iron.fits"):
+    with pytest.raises(MissingObject, match=r"there are zcatalog/v1/zall-tilecumulative-iron.fits"):
         find_source(store, SurveyConfig(catalog="zcatalog/v1/zall-pix-irn.fits"))
-    with pytest.raises(MissingObject, match=r"its folder holds no other file; correct survey.catalog"):
+    with pytest.raises(MissingObject, match=r"other holds no FITS or Parquet file; correct survey.catalog"):
         find_source(store, SurveyConfig(catalog="other/zall.fits"))
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    with pytest.raises(MissingObject, match=r"nothing is there; check survey.root"):
+    with pytest.raises(MissingObject, match=r"zcatalog/v1 holds no FITS or Parquet file; check survey.root"):
         find_source(ObjectStore.open(str(tmp_path / "nowhere")), SurveyConfig())
 
 
@@ -160,6 +158,15 @@ def test_no_row_left(columns: Columns, write_fits: WriteFits, store: ObjectStore
         targets(store, SurveyConfig(catalog="zcat.fits"), GateConfig(surveys=("sv9",)))
 
 
+def test_real_redrock_file(shared_data: Path, tmp_path: Path, store: ObjectStore) -> None:
+    """DESI's own redrock file of a galaxy: read whole, and refused for the right reason."""
+    folder = tmp_path / "healpix/special/dark/272/27247"
+    folder.mkdir(parents=True)
+    (folder / "redrock-special-dark-27247.fits").symlink_to(shared_data / "desi/redrock-special-dark-27247.fits")
+    with pytest.raises(InputError, match=r"none of its 1 rows passes the gate; the cut \[SPECTYPE = QSO\]"):
+        targets(store, SurveyConfig(pixels=("special/dark/27247",)))
+
+
 def test_real_quasar_catalog_by_tile(shared_data: Path) -> None:
     store = ObjectStore.open(str(shared_data / "desi"))
     rows, report = gated_rows(find_source(store, SurveyConfig(catalog="QSO_cat_fuji_dark_tile.fits.gz")), ANY)
@@ -229,5 +236,5 @@ def test_catalog_on_s3(
     there = gated_rows(find_source(remote, SurveyConfig()), ANY)
     assert there[0].to_pylist() == here[0].to_pylist()
     assert there[1] == here[1]
-    with pytest.raises(MissingObject, match=f"beside it are zcatalog/v1/{path.name}"):
+    with pytest.raises(MissingObject, match=f"there are zcatalog/v1/{path.name}"):
         find_source(remote, SurveyConfig(catalog="zcatalog/v1/none.fits"))
