@@ -64,7 +64,7 @@ def simulate_pixel(plan: PixelPlan, options: Options, url: str) -> PixelResult:
         catalogs.append(made.catalog)
         truths.append(made.truth)
     truth = {name: np.concatenate([part[name] for part in truths]) for name in truths[0]}
-    return PixelResult(np.concatenate(catalogs), truth, files, size)
+    return PixelResult(np.concatenate(catalogs, dtype=catalogs[0].dtype), truth, files, size)
 
 
 def _programs(plan: PixelPlan, spectra: Spectra) -> list[tuple[str, NDArray[np.int64]]]:

@@ -70,7 +70,7 @@ def simulate(
     check_place(out, store, expected_size(plans, resolution))
     options = Options(seed, resolution, anomaly_fraction, artefact_fraction)
     results = _simulate_pixels(plans, options, out, jobs or os.cpu_count() or 1, progress)
-    catalog = np.concatenate([result.catalog for result in results])
+    catalog = np.concatenate([r.catalog for r in results], dtype=results[0].catalog.dtype)
     size = write_catalog(store, catalog)
     truth = {name: np.concatenate([r.truth[name] for r in results]) for name in results[0].truth}
     write_truth(truth_path(out), truth)
