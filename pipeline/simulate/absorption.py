@@ -23,7 +23,7 @@ Rows = NDArray[np.int64]
 LYA, LYB, LIMIT = 1215.67, 1025.72, 911.76  # Å
 LIGHT = 299792.458  # km/s
 LSF = 0.75  # instrument's σ, Å
-_ROUGHNESS = 1.5  # σ of ln τ of the forest at DESI's resolution
+_ROUGHNESS = 1.6  # σ of ln τ of the forest at DESI's resolution
 BAL_FRACTION = 0.12
 BAL_REDSHIFTS = (1.57, 5.0)  # where a C IV trough is in view
 
@@ -35,17 +35,18 @@ def absorb_forest(rng: np.random.Generator, flux: Flux, z: Array) -> None:
         return
     n_pixels = min(flux.shape[1], int((LYA * (1 + z.max()) - FIRST) / STEP) + 1)
     field = rng.standard_normal((len(rows), n_pixels), dtype=np.float32)
-    correlate(field, 0.55)
+    correlate(field, 0.62)
     z_pixel = (FIRST + STEP * np.arange(n_pixels)) / LYA - 1
     table, amplitude = _amplitudes()
     ground = np.interp(_opacity(z_pixel), table, amplitude).astype(np.float32)
     z_beta = (FIRST + STEP * np.arange(n_pixels)) / LYB - 1
     ground_beta = np.interp(0.2 * _opacity(z_beta), table, amplitude).astype(np.float32)
     rough = np.exp(_ROUGHNESS * field)
-    before = (z_pixel[None, :] < z[rows, None] - 0.004) & (flux.shape[1] > 0)
-    tau = np.where(before, rough * ground, 0)
+    tau = np.where(z_pixel[None, :] < z[rows, None] - 0.004, rough * ground, 0)
     tau += np.where(z_beta[None, :] < z[rows, None], rough[:, ::-1] * ground_beta, 0)
-    flux[rows, :n_pixels] *= np.exp(-tau)
+    through = np.exp(-tau)
+    blurred = 0.28 * (np.roll(through, 1, axis=1) + np.roll(through, -1, axis=1)) + 0.44 * through
+    flux[rows, :n_pixels] *= blurred  # the instrument's line spread, 0.75 Å
 
 
 def _opacity(z: Array) -> Array:

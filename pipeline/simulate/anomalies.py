@@ -195,7 +195,8 @@ def continuum_kink(rng: np.random.Generator, flux: Flux, _: Quasars) -> tuple[Fl
 
 def _remade(flux: Flux, quasar: Quasars, **changes: Array) -> Flux:
     """The spectrum with other parameters of its emission; what absorbs it stays."""
-    return flux * (emission(quasar.with_values(**changes)) / np.maximum(emission(quasar), 1e-6))
+    ratio = emission(quasar.with_values(**changes)) / np.maximum(emission(quasar), np.float32(1e-6))
+    return np.asarray(flux * ratio, dtype=np.float32)
 
 
 def weak_lines(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux, float, dict[str, Any]]:
@@ -224,7 +225,7 @@ def white_dwarf(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[
 
 
 def supernova(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux, float, dict[str, Any]]:
-    """A thermonuclear supernova near maximum in the host's or a foreground galaxy; strength: its r flux over the quasar's."""
+    """A type Ia supernova near maximum, at the host's redshift or before; strength: its r flux over the quasar's."""
     ratio, z = log_uniform(rng, 0.2, 1.5), float(np.minimum(quasar.z[0], rng.uniform(0.05, 0.35)))
     rest = WAVELENGTH / (1 + z)
     light = np.interp(rest, [2800, 3400, 4000, 5000, 6500, 9000], [0.1, 0.6, 1.35, 1.0, 0.62, 0.35])
@@ -244,6 +245,6 @@ CLASSES: dict[str, tuple[Maker, float, float]] = {  # maker, redshifts between w
     "extra_bump": (extra_bump, 0, 6), "odd_line": (odd_line, 0, 6), "absorber_swarm": (absorber_swarm, 0.9, 4),
     "felobal": (felobal, 0.7, 3.5), "double_quasar": (double_quasar, 0, 6), "star_blend": (star_blend, 0, 6),
     "galaxy_blend": (galaxy_blend, 0.5, 6), "wrong_redshift": (_never, 0.4, 4.2), "reddened": (reddened, 0.3, 6),
-    "continuum_kink": (continuum_kink, 0, 6), "weak_lines": (weak_lines, 0, 6), "strong_iron": (strong_iron, 0, 2.6),
+    "continuum_kink": (continuum_kink, 0, 6), "weak_lines": (weak_lines, 0, 6), "strong_iron": (strong_iron, 0, 2.2),
     "double_peaked": (double_peaked, 0.05, 3), "white_dwarf": (white_dwarf, 0, 6), "supernova": (supernova, 0.05, 1.2),
 }  # fmt: skip

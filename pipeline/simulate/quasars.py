@@ -71,9 +71,9 @@ def draw_quasars(rng: np.random.Generator, n: int, bright: NDArray[np.bool_]) ->
     """Parameters of ``n`` quasars; those flagged ``bright`` [n] are of the bright survey (r < 19.5)."""
     z = draw_redshifts(rng, n)
     z = np.where(bright, np.minimum(z, 0.15 + 2.6 * rng.random(n) ** 1.5), z)
-    mag = np.clip(23.0 - rng.gamma(2.3, 0.52, n), 16.2, 23.2)
+    mag = np.clip(23.5 - rng.gamma(2.3, 0.62, n), 16.2, 23.4)
     mag = np.where(bright, 19.6 - rng.gamma(1.6, 0.45, n), mag)
-    absolute = mag - distance_modulus(z) + 2.5 * np.log10(1 + z)
+    absolute = mag - distance_modulus(z) + 1.25 * np.log10(1 + z)  # K correction of α = −0.5
     slope = np.stack(
         [
             rng.normal(-1.5, 0.45, n),
