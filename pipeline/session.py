@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pipeline import doctor
 from pipeline.config import Config
 from pipeline.servers import Servers
 from pipeline.stores import postgres, runs
 from pipeline.stores.objects import ObjectStore
-from pipeline.stores.vectors import VectorStore
+
+if TYPE_CHECKING:
+    from pipeline.stores.vectors import VectorStore
 
 
 class Session:
@@ -42,6 +45,8 @@ class Session:
     @cached_property
     def vectors(self) -> VectorStore:
         """Milvus."""
+        from pipeline.stores.vectors import VectorStore
+
         return VectorStore.open(self._servers.milvus_uri)
 
     def close(self) -> None:

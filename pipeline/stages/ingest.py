@@ -8,20 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline import cluster
+from pipeline.catalog.pixels import pixel_of
 from pipeline.chunks import Chunk
 from pipeline.errors import InputError, RunError
+from pipeline.keys import spectrum_id
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.splits import split_of
 from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
-from pipeline.stores import accounts, catalog, ledger, manifest
+from pipeline.stores import accounts, catalog, ledger, manifest, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
 COMMIT_CHUNKS = 32  # chunks a transaction holds at most
+SPLIT_SEED = 1  # another one would divide the sky between training and calibration otherwise
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,17 @@ class IngestTask:
             coadd=chunk.coadd.name,
             n_in=chunk.targets.num_rows,
             rows=done.spectra,
-            quarantine=done.quarantine.cast(QUARANTINE),
+            quarantine=_absent(done.missing, chunk.coadd.name, done.missing_detail),
             seconds=time.perf_counter() - start,
             bytes_read=done.bytes_read,
             requests=done.requests,
         ).to_row()
+
+
+def _absent(targetid: NDArray[np.int64], coadd: str, detail: str) -> pa.Table:
+    n = len(targetid)
+    columns = [targetid, spectrum_id(targetid, coadd), ["not_in_coadd"] * n, [detail] * n]
+    return pa.table(columns, schema=QUARANTINE)
 
 
 def ingest(session: Session) -> StageSummary:
@@ -62,6 +72,7 @@ def ingest(session: Session) -> StageSummary:
     """
     start = time.monotonic()
     config, run = session.config, session.config.run
+    runs.enter_stage(session.conn, run, "ingest")
     work = ledger.pending(session.conn, run, "ingest")
     outcomes: list[ledger.Outcome] = []
     if work:
@@ -74,9 +85,13 @@ def ingest(session: Session) -> StageSummary:
                 _commit(session, results)
                 outcomes += [result.outcome for result in results]
                 bar.advance(sum(result.n_in for result in results), _note(outcomes))
+    _forget_superseded(session)
     accounts.reconcile(session.conn, run, "ingest")
     _refuse_too_many_failures(session)
-    return summary(outcomes, start)
+    done = summary(outcomes, start)
+    if work:
+        runs.record_metrics(session.conn, run, "ingest", done.metrics())
+    return done
 
 
 def _results(session: Session, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
@@ -86,10 +101,10 @@ def _results(session: Session, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]
 
 
 def _commit(session: Session, results: Sequence[ChunkResult]) -> None:
-    done = [result.rows for result in results if result.rows.num_rows]
+    done = [_with_chunk(result) for result in results if result.rows.num_rows]
     with transaction(session.conn) as cur:
         if done:
-            catalog.upsert_spectra(cur, _with_split(pa.concat_tables(done), session.config.train.split_seed))
+            catalog.upsert_spectra(cur, _with_split(pa.concat_tables(done)))
         ledger.finish(
             cur,
             session.config.run,
@@ -99,9 +114,25 @@ def _commit(session: Session, results: Sequence[ChunkResult]) -> None:
         )
 
 
-def _with_split(spectra: pa.Table, seed: int) -> pa.Table:
-    pixel = spectra["healpix"].combine_chunks()
-    return spectra.append_column("split", pa.array(split_of(np.asarray(pixel.fill_null(-1)), seed), pa.string()))
+def _with_chunk(result: ChunkResult) -> pa.Table:
+    return result.rows.append_column("chunk_id", pa.repeat(result.chunk_id, result.rows.num_rows))
+
+
+def _with_split(spectra: pa.Table) -> pa.Table:
+    """Add each spectrum's part in training; its sky pixel decides, or its own key where no position is known."""
+    pixel = pixel_of(*(spectra[name].to_numpy() for name in ("ra", "dec")))
+    parts = split_of(pixel, SPLIT_SEED, spectrum_id_B=spectra["spectrum_id"].to_numpy())
+    return spectra.append_column("split", pa.array(parts, pa.string()))
+
+
+def _forget_superseded(session: Session) -> None:
+    """Delete the spectra that no file of the survey stands for any more: vectors first, then rows."""
+    stale = catalog.stale_spectra(session.conn)
+    if not len(stale):
+        return
+    for model in registry.list_models(session.conn):
+        session.vectors.delete(model.model_id, stale)
+    catalog.delete_spectra(session.conn, stale)
 
 
 def _note(outcomes: Sequence[ledger.Outcome]) -> str:

@@ -100,6 +100,15 @@ class StageSummary:
     n_quarantined: int
     seconds: float
 
+    def metrics(self) -> dict[str, float | tuple[float, str]]:
+        """As quality metrics of the stage's last run."""
+        return {
+            "spectra": (self.n_out, "spectra"),
+            "quarantined": (self.n_quarantined, "spectra"),
+            "seconds": (self.seconds, "s"),
+            "rate": (self.n_out / max(self.seconds, 1e-9), "spectra/s"),
+        }
+
 
 def summary(outcomes: Sequence[ledger.Outcome], start: float) -> StageSummary:
     """Add up what was done since ``start`` (``time.monotonic``)."""

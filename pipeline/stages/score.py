@@ -150,6 +150,7 @@ def score(session: Session, model_id: str) -> StageSummary:
     """
     start = time.monotonic()
     config, run = session.config, session.config.run
+    runs.enter_stage(session.conn, run, "score", model_id)
     work = ledger.pending(session.conn, run, "score", model_id)
     outcomes: list[ledger.Outcome] = []
     if work:
@@ -163,7 +164,10 @@ def score(session: Session, model_id: str) -> StageSummary:
                 outcomes += [result.outcome for result in results]
                 bar.advance(sum(result.n_in for result in results))
     accounts.reconcile(session.conn, run, "score", model_id)
-    return summary(outcomes, start)
+    done = summary(outcomes, start)
+    if work:
+        runs.record_metrics(session.conn, run, "score", done.metrics(), model_id=model_id)
+    return done
 
 
 def _results(

@@ -57,7 +57,7 @@ def dataset(work: Work[Any], *, num_cpus: float = 1.0) -> Dataset:
     """Return a lazy dataset with one row for each item."""
     return ray.data.read_datasource(
         _WorkSource(work),
-        ray_remote_args={"num_cpus": num_cpus},
+        num_cpus=num_cpus,
         override_num_blocks=max(1, len(work.groups)),
     )
 

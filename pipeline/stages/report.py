@@ -1,0 +1,41 @@
+"""Report: the run's quality metrics to PostgreSQL and its HTML page to the workspace."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.report import data
+from pipeline.report.metrics import measure
+from pipeline.session import Session
+from pipeline.stores import runs
+
+
+def report(session: Session) -> Path:
+    """Measure the run and write its page; returns the page's path, ``{workspace}/reports/{run}/report.html``.
+
+    Raises:
+        RunError: there is no such run.
+        StoreError: a store does not answer, or the page cannot be written.
+    """
+    from pipeline.report.page import render
+
+    contents = data.gather(session)
+    run, model_id = contents.facts.run, contents.facts.model_id or ""
+    runs.record_metrics(session.conn, run, "report", measure(contents.catalog), model_id=model_id)
+    text = render(replace(contents, metrics=data.metrics(session.conn, run, model_id)))
+    return _write(session.config.workspace / "reports" / run / "report.html", text)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Under a temporary name first: a reader sees the old page or the new one."""
+    draft = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise StoreError(f"the report cannot be written to {path}: {error.strerror}; free or change the workspace") from None
+    return path
