@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.simulate import columns
-from pipeline.simulate.fits_format import empty_table, primary, table_header
+from pipeline.simulate.fits_format import primary, table_header
 from pipeline.simulate.pixel import Options, PixelResult, simulate_pixel
 from pipeline.simulate.targets import PixelPlan
 from pipeline.simulate.truth import write_truth
@@ -191,7 +191,7 @@ def write_catalog(store: ObjectStore, catalog: NDArray[Any]) -> int:
     """Write zall-pix-iron.fits with the best row of each target marked. Returns its size in bytes."""
     mark_best(catalog)
     head = primary([]).header + table_header("ZCATALOG", columns.CATALOG, len(catalog))
-    body = catalog.astype(empty_table(columns.CATALOG, 0).dtype).tobytes()  # concatenate made it native-endian
+    body = catalog.tobytes()
     content = head + body + b"\0" * (-len(body) % 2880)
     store.write(CATALOG_PATH, content)
     return len(content)

@@ -132,6 +132,14 @@ def test_pixels_asked_for(columns: Columns) -> None:
     assert gate.unseen() == ["healpix/main/bright/9144", "healpix/main/dark/3"]
 
 
+def test_a_pixel_in_the_catalog_is_seen_even_when_a_cut_empties_it(columns: Columns) -> None:
+    selection = Selection.parse(["main/dark/9145"], [])
+    _, report, gate = gated(columns, GateConfig(surveys=("sv3",)), selection)
+    assert gate.unseen() == []
+    with pytest.raises(InputError, match=r"\[SURVEY in sv3\] removed"):
+        report.require_rows("zcat.fits")
+
+
 def test_tiles_asked_for() -> None:
     n = 6
     columns = {
