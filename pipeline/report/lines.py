@@ -79,14 +79,14 @@ Hα         6564.61  0 ea
 
 # observed vacuum Å: low, high, what is there (design notes on DESI's known artefacts)
 MARKS: tuple[tuple[float, float, str], ...] = (
-    (5570.0, 5587.0, "on the sky's [O I] 5579 Å"),
-    (5760.0, 5800.0, "where arms B and R meet"),
-    (5886.0, 5903.0, "on the sky's Na D"),
-    (6296.0, 6308.0, "on the sky's [O I] 6302 Å"),
-    (6868.0, 6945.0, "in the telluric B band"),
-    (7520.0, 7620.0, "where arms R and Z meet"),
-    (7620.0, 7700.0, "in the telluric A band"),
-    (9300.0, 9824.0, "among strong OH sky lines"),
+    (5570.0, 5587.0, "sky line [O I]"),
+    (5760.0, 5800.0, "B/R seam"),
+    (5886.0, 5903.0, "sky line Na D"),
+    (6296.0, 6308.0, "sky line [O I]"),
+    (6868.0, 6945.0, "telluric B band"),
+    (7520.0, 7620.0, "R/Z seam, telluric A band"),
+    (7620.0, 7700.0, "telluric A band"),
+    (9300.0, 9824.0, "OH sky lines"),
 )
 
 

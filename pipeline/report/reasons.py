@@ -23,8 +23,8 @@ def words(reason: Reason, z: float) -> str:
 
 def _where(reason: Reason, z: float) -> str:
     rest = reason.wavelength / (1.0 + z)
-    parts = (f"rest {rest:.0f} Å", identify(rest, reason.width, reason.kind), mark(reason.wavelength))
-    return ", ".join(part for part in parts if part)
+    name, trouble = identify(rest, reason.width, reason.kind), mark(reason.wavelength)
+    return f"rest {rest:.0f} Å" + (f", {name}" if name else "") + (f"; {trouble}" if trouble else "")
 
 
 def _round(width: float) -> float:

@@ -37,5 +37,5 @@ def _write(path: Path, text: str) -> Path:
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
-        raise StoreError(f"the report cannot be written to {path}: {error.strerror}; free or change the workspace") from None
+        raise StoreError(f"cannot write the report {path}: {error.strerror}; free or change the workspace") from None
     return path
