@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.chunks import Chunk
 from pipeline.desi.coadd import read_coadd
-from pipeline.shards import ROW_GROUP, SMALL, build_table, write_shard
+from pipeline.shards import ROW_GROUP, SCALARS, build_table, write_shard
 from pipeline.stores.objects import ObjectStore
 
 
@@ -46,7 +46,7 @@ def ingest_chunk(survey: ObjectStore, shards: ObjectStore, chunk: Chunk) -> Inge
     return IngestResult(
         chunk.chunk_id,
         chunk.shard if table.num_rows else None,
-        _with_place(table.select(SMALL), chunk.shard),
+        _with_place(table.select(SCALARS), chunk.shard),
         rows.missing,
         detail if len(rows.missing) else "",
         rows.bytes_read,

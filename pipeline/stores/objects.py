@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError, InputError
 
 Bytes: TypeAlias = NDArray[np.uint8]
 BytesLike: TypeAlias = bytes | bytearray | memoryview
+Content: TypeAlias = BytesLike | Sequence[BytesLike]
 Parts: TypeAlias = list[Bytes]
 
 REMOTE_SCHEMES = ("s3", "s3a", "http", "https", "gs", "az", "abfs", "abfss")
@@ -99,8 +100,8 @@ class ObjectStore(ABC):
         """All bytes of one object."""
 
     def mapped(self, path: str) -> memoryview:
-        """All bytes of an object that no one writes to any more, without a copy where the store allows it."""
-        return memoryview(self.read(path))
+        """All bytes of an object that is never written again, as private writable memory (a map of a file)."""
+        return memoryview(bytearray(self.read(path)))
 
     @abstractmethod
     def read_start(self, path: str, length: int) -> tuple[Bytes, ObjectMeta]:
@@ -121,8 +122,11 @@ class ObjectStore(ABC):
         """All bytes in order, in blocks of ``block`` bytes (the last is shorter)."""
 
     @abstractmethod
-    def write(self, path: str, data: BytesLike, *, if_absent: bool = False) -> bool:
-        """Writes one object whole, atomically. With ``if_absent``, False when it was already there."""
+    def write(self, path: str, data: Content, *, if_absent: bool = False) -> bool:
+        """Writes one object whole, atomically; ``data`` may be parts to be joined.
+
+        With ``if_absent`` an object that is already there stays, and False is returned.
+        """
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectMeta]:

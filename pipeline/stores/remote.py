@@ -19,7 +19,7 @@ from obstore import store as stores
 from pipeline.errors import InputError, MissingObject, StoreError
 from pipeline.stores.objects import (
     Bytes,
-    BytesLike,
+    Content,
     Metas,
     ObjectMeta,
     ObjectStore,
@@ -100,8 +100,10 @@ class RemoteStore(ObjectStore):
             for part in self._fetch(path, starts, np.minimum(block, size - starts)):
                 yield part.tobytes()
 
-    def write(self, path: str, data: BytesLike, *, if_absent: bool = False) -> bool:
+    def write(self, path: str, data: Content, *, if_absent: bool = False) -> bool:
         self.requests += 1
+        if not isinstance(data, bytes | bytearray | memoryview):
+            data = b"".join(data)
         with self._errors(path, "write"):
             try:
                 if if_absent:
