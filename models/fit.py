@@ -43,7 +43,7 @@ class FitState:
     config: FitConfig
     vae: VAE
     optimizer: torch.optim.Optimizer
-    generator: torch.Generator  # order, noise and gaps
+    generator: torch.Generator  # order, noise and gaps; seeded anew by the caller for every segment
     steps: int  # of the whole schedule
     step: int = 0
     segment: int = 0
@@ -78,7 +78,6 @@ class FitState:
             "fit_config": asdict(self.config),
             "vae": self.vae.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
             "best": self.best,
             **{name: getattr(self, name) for name in _COUNTERS},
         }
@@ -95,7 +94,6 @@ class FitState:
                     raise ValueError(f"checkpoint has {key} = {state[kind].get(key)}, expected {value}")
         self.vae.load_state_dict(state["vae"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
         self.best = state["best"]
         for name in _COUNTERS:
             setattr(self, name, state[name])
@@ -136,35 +134,36 @@ def _filled(top_R: Tensor, known_R: Tensor) -> Tensor:
     return top_R[nearest] / known_R[nearest]
 
 
-def train_segment(
-    state: FitState, spectra: Prepared, forward: Forward | None = None, batches: int | None = None
-) -> None:
-    """Take one pass over a segment's spectra in random order, in place.
+def begin(state: FitState, spectra: Prepared) -> None:
+    """Give the fresh network what can be solved for directly, from some training spectra."""
+    set_composite(state.vae, spectra)
+
+
+def train_segment(state: FitState, spectra: Prepared, batch: int, steps: int, forward: Forward | None = None) -> None:
+    """Take a segment's optimiser steps in place, in random order, beginning anew when the spectra are used up.
 
     Args:
         state: what is trained.
         spectra: the segment, on the network's device.
+        batch: most spectra a step.
+        steps: how many steps to take, equal on all workers.
         forward: the network's wrapper in distributed training.
-        batches: how many steps to take, equal on all workers; a worker with fewer spectra starts over.
     """
     started = time.perf_counter()
-    run = forward or state.vae
     state.vae.train()
     total = torch.zeros(2, dtype=torch.float64, device=spectra.scale_B.device)
-    size = state.config.batch
-    for rows in _batches(state.generator, len(spectra), size, batches or -(-len(spectra) // size)):
-        batch = spectra.rows(rows)
-        total += _step(state, run, batch)
-        state.seen += len(batch)
+    for rows in _batches(state.generator, len(spectra), batch, steps):
+        total += _step(state, forward or state.vae, spectra.rows(rows))
+        state.seen += len(rows)
     state.segment += 1
-    mean = (total / max(1, batches or -(-len(spectra) // size))).tolist()
+    misfit_mean, kl_mean = (total / max(1, steps)).tolist()
     state.history.append(
         {
             "segment": state.segment,
             "seen": state.seen,
-            "train_misfit": mean[0],
-            "train_kl": mean[1],
-            "train_loss": mean[0] + state.config.beta * mean[1],
+            "train_misfit": misfit_mean,
+            "train_kl": kl_mean,
+            "train_loss": misfit_mean + state.config.beta * kl_mean,
             "learning_rate": state.optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
         }
@@ -189,11 +188,8 @@ def _step(state: FitState, run: Forward, batch: Prepared) -> Tensor:
     return parts.detach().double()
 
 
-def validate(state: FitState, spectra: Prepared) -> None:
-    """Judge the segment just trained on validation spectra, keep its weights when they are the best so far.
-
-    Adds ``validation_loss``, ``validation_chi2`` (reduced, noise alone, mean and median) to the last history entry.
-    """
+def validate(state: FitState, spectra: Prepared) -> float:
+    """Return the loss of validation spectra at their posterior means, and add their χ² to the last history entry."""
     state.vae.eval()
     losses, chi2 = [], []
     with torch.no_grad():
@@ -203,12 +199,16 @@ def validate(state: FitState, spectra: Prepared) -> None:
             losses.append((half_chi2 + state.config.beta * prior) / N_OBSERVED)
             pull = group.weight_BO * torch.square(group.flux_BO - model_GO)
             chi2.append(pull.sum(1) / (group.weight_BO > 0).sum(1).clamp(min=1))
-    loss = float(torch.cat(losses).double().mean())
     state.history[-1] |= {
-        "validation_loss": loss,
-        "validation_chi2": float(torch.cat(chi2).double().mean()),
+        "validation_chi2": float(torch.cat(chi2).double().mean()),  # reduced, against the noise alone
         "validation_chi2_median": float(torch.cat(chi2).median()),
     }
+    return float(torch.cat(losses).double().mean())
+
+
+def judge(state: FitState, loss: float) -> None:
+    """Judge the segment just trained by its validation loss; its weights are kept when they are the best so far."""
+    state.history[-1]["validation_loss"] = loss
     if loss < state.best_loss:
         state.best_loss, state.stale = loss, 0
         state.best = {name: value.detach().cpu().clone() for name, value in state.vae.state_dict().items()}
@@ -249,12 +249,11 @@ def _schedule(done: float) -> float:
     return LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(turn))
 
 
-def _batches(generator: torch.Generator, n_rows: int, size: int, batches: int) -> Iterator[Tensor]:
-    """Yield row numbers: a random order cut into equal parts, begun anew when it is used up."""
+def _batches(generator: torch.Generator, n_rows: int, size: int, steps: int) -> Iterator[Tensor]:
+    """Yield row numbers: a random order, repeated when more is asked for than there is, cut into equal parts."""
     order = torch.randperm(n_rows, generator=generator, device=generator.device)
-    if batches * size > n_rows + size:
-        order = order.repeat(-(-batches * size // n_rows))[: batches * size]
-    yield from order.tensor_split(batches)
+    wanted = max(n_rows, (steps - 1) * size + 1)
+    yield from order.repeat(-(-wanted // n_rows))[:wanted].tensor_split(steps)
 
 
 def _with_gaps(batch: Prepared, generator: torch.Generator) -> Prepared:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.config import FitConfig, VAEConfig
-from models.fit import FitState, finish, set_composite, train_segment, validate
+from models.fit import FitState, begin, finish, judge, train_segment, validate
 from models.grid import native_wavelength
 from models.trained import TrainedModel, load_spectra
 
@@ -67,8 +67,8 @@ def trained() -> TrainedModel:
     spectra = load_spectra(state.vae, data.flux, data.ivar, data.z)
     rows = torch.arange(len(spectra))
     training, validation = spectra.rows(rows[:1600]), spectra.rows(rows[1600:])
-    set_composite(state.vae, training)
+    begin(state, training)
     while not state.finished:
-        train_segment(state, training)
-        validate(state, validation)
+        train_segment(state, training, batch=128, steps=13)
+        judge(state, validate(state, validation))
     return finish(state, training, validation, {"data": "synthetic"})
