@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.errors import MissingObject, SkysiftError, StoreError
+from pipeline.errors import SkysiftError, StoreError
 from pipeline.stores.objects import ObjectStore
 
 MIN_POSTGRES = 15  # UNIQUE NULLS NOT DISTINCT
@@ -93,11 +93,12 @@ def check_disk(config: Config) -> Check:
         return Check("workspace", str(config.workspace), f"{error.strerror}: choose another with --workspace")
 
 
-def check_postgres(url: str, fix: str = "") -> Check:
-    """Does PostgreSQL answer, at a version that will do, with our tables or the right to make them?"""
+def check_postgres(address: Callable[[], str]) -> Check:
+    """Does PostgreSQL answer, at a version that will do, and may we write?"""
     from pipeline.stores import postgres
 
     def probe() -> str:
+        url = address()  # asking may start the embedded server
         conn = postgres.connect(url)
         try:
             if conn.server_version < MIN_POSTGRES * 10_000:
@@ -111,21 +112,22 @@ def check_postgres(url: str, fix: str = "") -> Check:
         finally:
             conn.close()
 
-    return _guarded("postgres", postgres.describe(url), probe)
+    return _guarded("postgres", "", probe)
 
 
-def check_milvus(uri: str) -> Check:
+def check_milvus(address: Callable[[], str]) -> Check:
     """Does Milvus answer?"""
     from pipeline.stores.vectors import VectorStore
 
     def probe() -> str:
+        uri = address()
         store = VectorStore.open(uri)
         try:
-            return f"{uri} ({store.version()})"
+            return f"{uri} (version {store.version})"
         finally:
             store.close()
 
-    return _guarded("milvus", uri, probe)
+    return _guarded("milvus", "", probe)
 
 
 def check_ray(config: Config) -> Check:
@@ -170,7 +172,5 @@ def require(checks: Iterator[Check]) -> None:
 def _guarded(name: str, where: str, probe: Callable[[], str]) -> Check:
     try:
         return Check(name, probe())
-    except MissingObject as error:
-        return Check(name, where, str(error))
     except SkysiftError as error:
         return Check(name, where, str(error))

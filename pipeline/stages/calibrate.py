@@ -16,7 +16,7 @@ from pipeline.stores import catalog, registry, runs
 from pipeline.stores.postgres import scalar, transaction
 
 COMPONENTS = ("global_score", "local_emission", "local_absorption", "density")
-REFRESH = 8192  # vectors whose scalar fields are refreshed at a time
+REFRESH = 65_536  # vectors whose scalar fields are refreshed between two lines of progress
 _DONE = "spectra calibrated"  # the metric that says Milvus was refreshed too
 
 
@@ -41,7 +41,7 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     if not force and _up_to_date(session, model_id):
         return None
     _record(session, model_id, float("nan"))
-    columns = ("spectrum_id", "z", "snr", "split", *COMPONENTS)
+    columns = ("spectrum_id", "ra", "dec", "z", "snr", "split", *COMPONENTS)
     table = catalog.read_scores(session.conn, model_id, columns=columns)
     if not table.num_rows:
         raise RunError(f"model {model_id} has scored nothing yet: run `skysift score` first")
@@ -49,8 +49,11 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     done = _calibrated(table, calibration)
     with progress("calibrate", table.num_rows, "spectra") as bar:
         catalog.write_calibration(session.conn, model_id, _rows(table, done))
-        _refresh(session, model_id, table["spectrum_id"].to_numpy(), done)
-        bar.advance(table.num_rows)
+        scalars = _scalars(table, done)
+        for at in range(0, table.num_rows, REFRESH):
+            part = scalars.slice(at, REFRESH)
+            session.vectors.refresh_scalars(model_id, part)
+            bar.advance(part.num_rows)
     promoted = registry.promote_first(session.conn, session.config.run, model_id)
     follow_promotion(session)
     _record(session, model_id, table.num_rows)
@@ -91,12 +94,10 @@ def _rows(table: pa.Table, done: Calibrated) -> pa.Table:
     )
 
 
-def _refresh(session: Session, model_id: str, key: np.ndarray, done: Calibrated) -> None:
-    for at in range(0, len(key), REFRESH):
-        rows = slice(at, at + REFRESH)
-        session.vectors.refresh_scalars(
-            model_id, key[rows], anomaly_score=done.anomaly_score[rows], p_value=done.p_value[rows]
-        )
+def _scalars(table: pa.Table, done: Calibrated) -> pa.Table:
+    """What Milvus filters by."""
+    columns = {name: table[name] for name in ("spectrum_id", "ra", "dec", "z", "snr")}
+    return pa.table(columns | {"anomaly_score": done.anomaly_score, "p_value": done.p_value})
 
 
 def _up_to_date(session: Session, model_id: str) -> bool:

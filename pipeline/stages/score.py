@@ -17,7 +17,7 @@ from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.stages.result import QUARANTINE, ChunkResult, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
-from pipeline.stores import accounts, catalog, ledger, runs
+from pipeline.stores import accounts, catalog, ledger, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
@@ -57,10 +57,10 @@ class Loader:
 
         row: dict[str, Any] = {"chunk_id": [work.chunk_id], "coadd": [work.coadd], "n_rows": [work.n_rows]}
         try:
-            shard = read_shard(self.objects, shard_path(work.chunk_id), columns=[*SMALL, "flux", "ivar"])
+            shard = read_shard(self.objects, shard_path(work.chunk_id), (*SMALL, "flux", "ivar"))
         except InputError as error:
             return pa.table(row | {"failure": [error.reason], "detail": [str(error)]} | _cells({}))
-        arrays = {name: getattr(shard, name) for name in SMALL}
+        arrays: dict[str, Any] = {name: shard.numbers(name) for name in SMALL}
         arrays |= {"flux": shard.flux_BL, "ivar": shard.ivar_BL}
         return pa.table(row | {"failure": [""], "detail": [""]} | _cells(arrays))
 
@@ -154,7 +154,7 @@ def score(session: Session, model_id: str) -> StageSummary:
     work = ledger.pending(session.conn, run, "score", model_id)
     outcomes: list[ledger.Outcome] = []
     if work:
-        session.prepare_sinks(model_id)
+        session.vectors.ensure_collection(model_id, _dimensions(session, model_id))
         with (
             cluster.connected(config) as resources,
             progress("score", sum(item.n_rows for item in work), "spectra") as bar,
@@ -168,6 +168,10 @@ def score(session: Session, model_id: str) -> StageSummary:
     if work:
         runs.record_metrics(session.conn, run, "score", done.metrics(), model_id=model_id)
     return done
+
+
+def _dimensions(session: Session, model_id: str) -> int:
+    return int(registry.find_model(session.conn, model_id).config["vae"]["latent"])
 
 
 def _results(
