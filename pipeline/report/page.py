@@ -94,7 +94,7 @@ def picture(figure: Figure, alt: str, caption: str = "", kind: str = "") -> str:
         'decoding="async">'
     )
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure{f" class={kind}" if kind else ""}>{image}{below}</figure>'
+    return f"<figure{f' class={kind}' if kind else ''}>{image}{below}</figure>"
 
 
 def _pair(pictures: Iterable[str]) -> str:
@@ -203,10 +203,10 @@ def _gallery(contents: Contents) -> str:
     if not contents.top:
         return _note("There are no ranked spectra to show yet.")
     text = (
-        "Black is the flux averaged over 8 native pixels by inverse variance, grey the range of the pixels behind it, "
-        "blue the error of a single pixel, orange the model's reconstruction. The lower panel is the residual of the "
-        "averages in their σ. Masked pixels are gaps. Purple marks the strongest reason; the close-up shows it in "
-        "native pixels. ≈ before a p-value: extrapolated beyond the calibration spectra."
+        "Flux averaged over 8 native pixels by inverse variance, before the range of those pixels in grey; the error "
+        "of a single pixel in blue, the model's reconstruction in orange. Below, the residual of the averages in their "
+        "σ. Masked pixels are gaps. The strongest reason is shaded, and shown in native pixels beside. A p-value with "
+        "≈ is extrapolated beyond the calibration spectra."
     )
     return _note(text) + "".join(map(_spectrum, contents.top))
 
@@ -225,9 +225,7 @@ def _quarantine(contents: Contents) -> str:
 
 
 def _footer(facts: Facts) -> str:
-    text = (
-        "Wavelengths are vacuum, positions ICRS; flux is in 1e-17 erg/s/cm²/Å and not corrected for Galactic dust."
-    )
+    text = "Wavelengths are vacuum, positions ICRS; flux is in 1e-17 erg/s/cm²/Å and not corrected for Galactic dust."
     cite = (
         "DESI data are CC BY 4.0: publications cite the data release (DR1: DESI Collaboration 2025, "
         "arXiv:2503.14745) and carry the acknowledgement of the DESI Collaboration."

@@ -72,7 +72,7 @@ def _edges(values: Floats, side: float) -> Floats:
 
 
 def _whole(figure: Figure, ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> None:
-    ax = figure.add_axes((0.03, 0.15, 0.94, 0.83), projection="mollweide")
+    ax = figure.add_axes((0.07, 0.15, 0.9, 0.82), projection="mollweide")
     x, y = _mollweide(ra), np.radians(dec)
     if len(ra):
         edges = np.radians(np.linspace(-180, 180, 181)), np.arcsin(np.linspace(-1, 1, 91))  # equal areas, 4.6 deg²
@@ -88,7 +88,11 @@ def _whole(figure: Figure, ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> N
     _galactic_plane(ax)
     ax.grid(True)
     ticks = np.arange(-120, 121, 60)
-    ax.set_xticks(np.radians(ticks), [f"{(_CENTRE - tick) % 360:.0f}°" for tick in ticks], color=MUTED, fontsize=7)
+    ax.set_xticks(np.radians(ticks), [])
+    for tick in ticks:  # below most surveys' footprints
+        degrees = f"{(_CENTRE - tick) % 360:.0f}°"
+        ax.text(np.radians(tick), np.radians(-45), degrees, ha="center", fontsize=7, color=MUTED)
+    ax.set_yticks(np.radians([-60, -30, 0, 30, 60]))
     ax.tick_params(labelsize=7)
 
 

@@ -74,10 +74,10 @@ def binned(
 def spectrum(source: Spectrum) -> Figure:
     """Draw one spectrum, with a close-up when its reason is local."""
     reason = source.reason if source.reason is not None and source.reason.local else None
-    figure = Figure(figsize=(10.4, 3.7))
+    figure = Figure(figsize=(10.4, 3.95))
     main = 0.675 if reason else 0.935
-    top = figure.add_axes((0.05, 0.365, main, 0.475))
-    below = figure.add_axes((0.05, 0.115, main, 0.235), sharex=top)
+    top = figure.add_axes((0.05, 0.342, main, 0.445))
+    below = figure.add_axes((0.05, 0.108, main, 0.22), sharex=top)
     bins = binned(source.flux, source.ivar, source.model)
     _flux(top, source, bins)
     _residual(below, source, bins)
@@ -87,9 +87,9 @@ def spectrum(source: Spectrum) -> Figure:
         _shade((top, below), reason)
         _close_up(figure, source, reason)
     _rest_axis(top, source.z)
-    figure.text(0.05, 0.967, _title(source), fontsize=9.6, fontweight="bold", va="center")
+    figure.text(0.05, 0.968, _title(source), fontsize=9.6, fontweight="bold", va="center")
     if source.reason is not None:
-        figure.text(0.985, 0.967, words(source.reason, source.z), fontsize=8.4, va="center", ha="right", color=INK)
+        figure.text(0.05, 0.915, words(source.reason, source.z), fontsize=8.6, va="center")
     return figure
 
 
@@ -206,7 +206,7 @@ def _shade(axes: Sequence[Axes], reason: Reason) -> None:
 
 def _close_up(figure: Figure, source: Spectrum, reason: Reason) -> None:
     """The reason at native pixels, in km/s around its centre."""
-    flux_ax, pull_ax = figure.add_axes((0.765, 0.365, 0.22, 0.475)), figure.add_axes((0.765, 0.115, 0.22, 0.235))
+    flux_ax, pull_ax = figure.add_axes((0.765, 0.342, 0.22, 0.445)), figure.add_axes((0.765, 0.108, 0.22, 0.22))
     reach = float(np.clip(2.2 * reason.width, 1500.0, 12_000.0))
     velocity = C_KMS * (WAVELENGTH / reason.wavelength - 1.0)
     near = np.abs(velocity) <= reach

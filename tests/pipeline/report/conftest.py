@@ -102,9 +102,7 @@ def make_contents(run: str = "demo", top: int = 6, wide: bool = False) -> Conten
         for k in range(9)
     ]
     zs = (2.02, 1.3, 0.45, 3.3, 2.6, 0.9)
-    strange = [
-        make_spectrum(zs[k % 6], (2.5, 8.0, 4.0)[k % 3], REASONS[k % 6], seed=3, rank=k + 1) for k in range(top)
-    ]
+    strange = [make_spectrum(zs[k % 6], (2.5, 8.0, 4.0)[k % 3], REASONS[k % 6], seed=3, rank=k + 1) for k in range(top)]
     examples = [replace(make_spectrum(z, 3.0, None, 4, k + 900), p_value=0.4) for k, z in enumerate((0.3, 1.1, 2.9))]
     vectors = rng.standard_normal((3000, 8)) * np.linspace(3.0, 0.5, 8)
     vectors[:, 0] += 3.0 * (catalog.z[:3000] - 1.7)
