@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -81,6 +83,9 @@ def milvus_server_uri(server_folder: Path) -> Iterator[str]:
     from milvus import MilvusServer, MilvusServerConfig
 
     server = MilvusServer(MilvusServerConfig(data_dir=str(server_folder / "milvus-server")))
-    server.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the wheel drops its sockets of ports that are taken
+        server.start()
+        gc.collect()
     yield f"http://127.0.0.1:{server.listen_port}"
     server.stop()

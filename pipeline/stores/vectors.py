@@ -63,6 +63,8 @@ class VectorStore:
             StoreError: unreachable or refused; the message has no token in it.
         """
         parts = urlsplit(uri)
+        if parts.scheme not in ("http", "https", "tcp", "unix"):  # pymilvus would open a file in this process
+            raise StoreError(f"stores.milvus is '{uri}'; it should read http://host:19530")
         where = f"{parts.hostname}:{parts.port or 19530}" if parts.hostname else uri
         with _explained(where):
             return cls(MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=timeout), where)

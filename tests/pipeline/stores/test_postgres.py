@@ -160,20 +160,23 @@ def test_lost_connection(postgres_url: str, conn: Connection) -> None:
     with transaction(conn) as cur:
         cur.execute("SELECT pg_terminate_backend(%s)", (victim.info.backend_pid,))
     time.sleep(0.2)
-    with pytest.raises(StoreError, match="being shut down|connection was lost"), transaction(victim) as cur:
+    with pytest.raises(StoreError, match=r"being shut down|connection was lost"), transaction(victim) as cur:
         cur.execute("SELECT 1")
     with pytest.raises(StoreError, match="connection was lost"), transaction(victim) as cur:
         cur.execute("SELECT 1")
 
 
 def test_a_failure_undoes_the_whole_transaction(conn: Connection) -> None:
-    insert = "INSERT INTO audit (who, action, object) VALUES ('me', 'run', 'x')"
-    with pytest.raises(ZeroDivisionError), transaction(conn) as cur:
-        cur.execute(insert)
-        raise ZeroDivisionError
-    with pytest.raises(StoreError), transaction(conn) as cur:
-        cur.execute(insert)
-        cur.execute("SELECT broken")
+    def act(then: str) -> None:
+        with transaction(conn) as cur:
+            cur.execute("INSERT INTO audit (who, action, object) VALUES ('me', 'run', 'x')")
+            cur.execute(then)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        act("SELECT 1")
+    with pytest.raises(StoreError, match="broken"):
+        act("SELECT broken")
     with transaction(conn) as cur:
         cur.execute("SELECT count(*) FROM audit")
         assert postgres.scalar(cur) == 0
