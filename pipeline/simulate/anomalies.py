@@ -208,7 +208,7 @@ def weak_lines(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[F
 def strong_iron(rng: np.random.Generator, flux: Flux, quasar: Quasars) -> tuple[Flux, float, dict[str, Any]]:
     """Iron far above the usual, and narrow; strength: factor on the mean iron."""
     factor = log_uniform(rng, 3, 12)
-    iron = factor * np.array([[62.0, 34.0]])
+    iron = factor * np.array([[75.0, 34.0]])
     return _remade(flux, quasar, iron=iron, width=0.45 * quasar.width), factor, {}
 
 

@@ -38,16 +38,16 @@ class Hurt:
 
 
 def choose(
-    rng: np.random.Generator, is_quasar: NDArray[np.bool_], is_normal: NDArray[np.bool_], exposures: Exposures,
+    rng: np.random.Generator, usual: NDArray[np.bool_], exposures: Exposures,
     fraction: float,
 ) -> Hurt:  # fmt: skip
-    """Pick a ``fraction`` of the normal quasars, and now and then a group of neighbouring fibers."""
-    n = len(is_quasar)
+    """Pick a ``fraction`` of the ``usual`` rows [B], and now and then a group of neighbouring fibers among them."""
+    n = len(usual)
     label = np.where(rng.random(n) < fraction, rng.choice(CLASSES, n), "").astype("U24")
-    label[~(is_quasar & is_normal)] = ""
+    label[~usual] = ""
     hurt = Hurt(label, np.where(label != "", np.exp(rng.uniform(0, np.log(20), n)), np.nan), [{} for _ in range(n)])
     if fraction > 0 and exposures.program == "dark" and exposures.tileid[0] % GROUP_EVERY == 0:
-        _choose_group(rng, hurt, is_quasar & is_normal, exposures)
+        _choose_group(rng, hurt, usual, exposures)
     return hurt
 
 
@@ -98,7 +98,7 @@ def _signal(rng: np.random.Generator, arm: Arm, row: int, label: str, strength: 
             delta = flux * 0.03 * strength * rng.choice([-0.8, 1.0])
         case "step_within_r" if arm.name == "R":
             params["wavelength"] = rng.uniform(6700, 7650)
-            delta = level * 0.03 * strength * np.tanh((wave - params["wavelength"]) / 6.0)
+            delta = level * 0.02 * strength * (1 + np.tanh((wave - params["wavelength"]) / 6.0))
         case "dip_4400" if arm.name == "B":
             delta = -flux * min(0.06 * strength, 0.8) * np.exp(-0.5 * ((wave - 4390) / 55) ** 2)
         case "absorption_8600" if arm.name == "Z":

@@ -6,6 +6,8 @@ Kinney et al. 1996 (ApJ 467, 38): plausible company for quasars, not stellar-pop
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +46,16 @@ STAR_TYPES = ("WD", "B", "A", "F", "G", "K", "M")
 _TEMPERATURE = np.array([18000.0, 14000.0, 9000.0, 6800.0, 5800.0, 4700.0, 3400.0])
 _BALMER = np.array([3889.0, 3970.1, 4102.9, 4341.7, 4862.7, 6564.6])
 _METAL = np.array([3934.8, 3969.6, 4305.0, 5175.0, 5894.6, 8544.4, 8664.5])
-_TIO = np.array([4955.0, 5200.0, 5850.0, 6230.0, 6750.0, 7150.0, 7750.0, 8450.0])
+_TIO = np.array([4955.0, 5168.0, 5448.0, 5847.0, 6159.0, 6651.0, 7054.0, 7590.0, 8206.0, 8432.0])  # heads, Å
+_STAR_LINES = (  # lines, depth and σ (Å) of each of STAR_TYPES
+    (_BALMER, 0.5, 38.0),
+    (_BALMER, 0.4, 14.0),
+    (_BALMER, 0.65, 13.0),
+    (_BALMER, 0.35, 6.0),
+    (_METAL, 0.3, 5.0),
+    (_METAL, 0.5, 7.0),
+    (_METAL, 0.4, 6.0),
+)
 
 
 def galaxies(z: Array, old: Array, ew: Array, width: Array, flux_r: Array) -> Flux:
@@ -67,22 +78,26 @@ def galaxies(z: Array, old: Array, ew: Array, width: Array, flux_r: Array) -> Fl
     return normalised(flux, flux_r)
 
 
-def stars(rng: np.random.Generator, kind: NDArray[np.int64], flux_r: Array) -> Flux:
-    """Flux [B, L] of stars: black bodies with Balmer, metal or TiO lines; ``kind`` indexes STAR_TYPES."""
+@lru_cache(maxsize=1)
+def _star_templates() -> Flux:
+    """One spectrum [7, L] for each of STAR_TYPES, 1 at 5600 Å: a black body with its lines or bands."""
     wave = FIRST + STEP * np.arange(7781)
-    n = len(kind)
-    types = np.zeros((len(STAR_TYPES), len(wave)), np.float32)
-    hotness = 1.4388e8 / (wave * _TEMPERATURE[:, None])
-    types[:] = (wave / 5000.0) ** -5 / np.expm1(hotness)
+    types = ((wave / 5000.0) ** -5 / np.expm1(1.4388e8 / (wave * _TEMPERATURE[:, None]))).astype(np.float32)
     types /= types[:, 2500, None]
-    for index, (table, depth, sigma) in enumerate(
-        [(_BALMER, 0.5, 38.0), (_BALMER, 0.4, 14.0), (_BALMER, 0.65, 13.0), (_BALMER, 0.35, 6.0),
-         (_METAL, 0.3, 5.0), (_METAL, 0.5, 7.0), (_TIO, 0.45, 60.0)]
-    ):  # fmt: skip
+    for index, (table, depth, sigma) in enumerate(_STAR_LINES):
         row = np.full(len(table), index)
         transmit(types, row, table, np.full(len(table), sigma), np.full(len(table), depth), False)
-    tilt = rng.normal(0, 0.25, n)[:, None] * np.log(wave / 6400.0)
-    return normalised(types[kind] * np.exp(tilt).astype(np.float32), flux_r)
+    past_head = wave[:, None] - _TIO  # TiO bands: a sharp blue head that fades to the red
+    bands = np.where(past_head > 0, 0.5 * np.exp(-np.maximum(past_head, 0) / 110.0), 0)
+    types[STAR_TYPES.index("M")] *= np.prod(1 - bands, axis=1).astype(np.float32)
+    return np.asarray(types)
+
+
+def stars(rng: np.random.Generator, kind: NDArray[np.int64], flux_r: Array) -> Flux:
+    """Flux [B, L] of stars, each a little redder or bluer than its type; ``kind`` indexes STAR_TYPES."""
+    wave = FIRST + STEP * np.arange(7781)
+    tilt = rng.normal(0, 0.25, len(kind)).astype(np.float32)[:, None] * np.log(wave / 6400.0).astype(np.float32)
+    return normalised(np.asarray(_star_templates()[kind] * np.exp(tilt)), flux_r)
 
 
 def normalised(flux: Flux, flux_r: Array) -> Flux:

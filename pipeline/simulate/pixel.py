@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.simulate import anomalies, artefacts, columns, instrument, tables
-from pipeline.simulate.exposures import Exposures, draw_exposures
-from pipeline.simulate.fits_format import Keyword, Unit, assemble, empty_table, image, primary, table
+from pipeline.simulate import anomalies, artefacts, files, instrument, tables
+from pipeline.simulate.exposures import draw_exposures
 from pipeline.simulate.redshifts import draw_fits
 from pipeline.simulate.spectra import Spectra, draw_spectra
-from pipeline.simulate.targets import NSIDE, PixelPlan
+from pipeline.simulate.targets import PixelPlan
 from pipeline.simulate.truth import truth_columns
 from pipeline.stores.objects import ObjectStore
 
-FLUX_UNIT = "10**-17 erg/(s cm2 Angstrom)"
-IVAR_UNIT = "10**+34 (s2 cm4 Angstrom2) / erg2"
 UNLISTED = 0.002  # share of rows, not quasars, that the catalog lacks: some real coadds hold such rows
 
 
@@ -51,7 +48,7 @@ def simulate_pixel(plan: PixelPlan, options: Options, url: str) -> PixelResult:
     rng = np.random.default_rng(np.random.SeedSequence([options.seed, plan.healpix]))
     store = ObjectStore.open(url)
     spectra = draw_spectra(rng, plan, options.anomaly_fraction)
-    catalogs, truths, size, files = [], [], 0, 0
+    catalogs, truths, size, n_files = [], [], 0, 0
     for program, rows in _programs(plan, spectra):
         if len(rows) == 0:
             continue
@@ -60,11 +57,11 @@ def simulate_pixel(plan: PixelPlan, options: Options, url: str) -> PixelResult:
         for kind, content in made.files.items():
             store.write(f"{folder}/{kind}-main-{program}-{plan.healpix}.fits", content)
             size += len(content)
-            files += 1
+            n_files += 1
         catalogs.append(made.catalog)
         truths.append(made.truth)
     truth = {name: np.concatenate([part[name] for part in truths]) for name in truths[0]}
-    return PixelResult(np.concatenate(catalogs, dtype=catalogs[0].dtype), truth, files, size)
+    return PixelResult(np.concatenate(catalogs, dtype=catalogs[0].dtype), truth, n_files, size)
 
 
 def _programs(plan: PixelPlan, spectra: Spectra) -> list[tuple[str, NDArray[np.int64]]]:
@@ -90,61 +87,38 @@ def _simulate_file(
     healpix: int,
     options: Options,
 ) -> _File:
-    """Observe the targets ``rows`` [B] in one program."""
+    """Observe the targets ``rows`` [B] in one program, fit them, and lay out the two files."""
     targets = spectra.targets
-    kind, z = targets.kind[rows], targets.z[rows]
-    exposures = draw_exposures(rng, program, healpix, targets.ra[rows], (kind == "quasar") & (z > 2.1),
-                               kind == "badfiber")  # fmt: skip
+    kind, targetid = targets.kind[rows], targets.targetid[rows]
+    forest = (kind == "quasar") & (targets.z[rows] > 2.1)
+    exposures = draw_exposures(rng, program, healpix, targets.ra[rows], forest, kind == "badfiber")
+    usual = (kind == "quasar") & (spectra.anomaly[rows] == "")
+    hurt = artefacts.choose(rng, usual, exposures, options.artefact_fraction)
     arms = [instrument.observe_arm(rng, name, spectra.flux[rows], exposures) for name in "BRZ"]
-    hurt = artefacts.choose(rng, kind == "quasar", spectra.anomaly[rows] == "", exposures, options.artefact_fraction)
     artefacts.hurt_broken_fibers(rng, arms, kind == "badfiber")
     significance = anomalies.significance(arms, spectra.difference_of(rows))
-    effects = artefacts.apply(rng, arms, hurt)
+    significance = np.maximum(significance, artefacts.apply(rng, arms, hurt))
     for arm in arms:
         instrument.add_noise(rng, arm)
     artefacts.apply_after_noise(rng, arms, hurt)
-    score = tables.scores(targets.targetid[rows], arms, exposures)
+
+    score = tables.scores(targetid, arms, exposures)
     snr = np.median([score[f"MEDIAN_COADD_SNR_{arm}"] for arm in "BRZ"], axis=0)
     fits = draw_fits(rng, kind, targets.subtype[rows], spectra.z_seen[rows], snr)
     artefacts.mislead_fits(rng, fits, hurt)
     anomalies.mislead_fits(fits, spectra.anomaly[rows])
-    ebv = galactic_dust(targets.ra[rows], targets.dec[rows])
-    main = tables.fibermap(targets, rows, exposures, ebv)
-    exposed = tables.exp_fibermap(main, exposures)
-    fitted = tables.redshifts(targets.targetid[rows], fits)
-    keywords: list[Keyword] = [("SPGRP", "healpix", ""), ("SPGRPVAL", healpix, ""), ("HPXPIXEL", healpix, ""),
-                               ("HPXNSIDE", NSIDE, ""), ("HPXNEST", True, ""), ("SURVEY", "main", ""),
-                               ("PROGRAM", program, "")]  # fmt: skip
-    maps = [table("FIBERMAP", columns.FIBERMAP, main, keywords[5:]),
-            table("EXP_FIBERMAP", columns.EXP_FIBERMAP, exposed, keywords[5:])]  # fmt: skip
-    images = [unit for arm in arms for unit in _arm_units(arm, exposures, options.resolution)]
-    coadd = [primary(keywords), *maps, *images, table("SCORES", columns.SCORES, score)]
-    redrock = [primary([("RRVER", "0.15.4", ""), *keywords]), table("REDSHIFTS", columns.REDSHIFTS, fitted), *maps,
-               table("TSNR2", columns.TSNR2, _tsnr2(score))]  # fmt: skip
+    main = tables.fibermap(targets, rows, exposures, galactic_dust(targets.ra[rows], targets.dec[rows]))
+    fitted = tables.redshifts(targetid, fits)
+    maps = files.fibermaps(main, tables.exp_fibermap(main, exposures), healpix, program)
     listed = (kind == "quasar") | (rng.random(len(rows)) >= UNLISTED)
     return _File(
-        files={"coadd": assemble(coadd), "redrock": assemble(redrock)},
+        files={
+            "coadd": files.coadd(maps, arms, score, exposures, healpix, program, options.resolution),
+            "redrock": files.redrock(maps, fitted, score, healpix, program),
+        },
         catalog=tables.catalog(main, score, fitted, healpix, program)[listed],
-        truth=truth_columns(spectra, rows, program, healpix, fits, snr, hurt, effects, significance),
+        truth=truth_columns(spectra, rows, program, healpix, fits, snr, hurt, significance),
     )
-
-
-def _arm_units(arm: instrument.Arm, exposures: Exposures, resolution: bool) -> list[Unit]:
-    """The five (or four) HDUs of an arm."""
-    name = arm.name
-    units = [image(f"{name}_WAVELENGTH", arm.wavelength, "Angstrom"), image(f"{name}_FLUX", arm.flux, FLUX_UNIT),
-             image(f"{name}_IVAR", arm.ivar, IVAR_UNIT), image(f"{name}_MASK", arm.mask)]  # fmt: skip
-    if resolution:
-        units.append(image(f"{name}_RESOLUTION", instrument.resolution(name, exposures)))
-    return units
-
-
-def _tsnr2(score: NDArray[np.void]) -> NDArray[np.void]:
-    """The TSNR2 table of a redrock file from a coadd's SCORES."""
-    made = empty_table(columns.TSNR2, len(score))
-    for column in columns.TSNR2:
-        made[column.name] = score[column.name]
-    return made
 
 
 def galactic_dust(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -71,7 +71,7 @@ def draw_quasars(rng: np.random.Generator, n: int, bright: NDArray[np.bool_]) ->
     """Parameters of ``n`` quasars; those flagged ``bright`` [n] are of the bright survey (r < 19.5)."""
     z = draw_redshifts(rng, n)
     z = np.where(bright, np.minimum(z, 0.15 + 2.6 * rng.random(n) ** 1.5), z)
-    mag = np.clip(23.5 - rng.gamma(2.3, 0.62, n), 16.2, 23.4)
+    mag = np.clip(23.4 - rng.gamma(2.3, 0.62, n), 16.2, 23.4)
     mag = np.where(bright, 19.6 - rng.gamma(1.6, 0.45, n), mag)
     absolute = mag - distance_modulus(z) + 1.25 * np.log10(1 + z)  # K correction of α = −0.5
     slope = np.stack(
@@ -98,7 +98,7 @@ def draw_quasars(rng: np.random.Generator, n: int, bright: NDArray[np.bool_]) ->
         width=10 ** rng.normal(-0.03, 0.12, n),
         width_narrow=200 * 10 ** rng.normal(0, 0.12, n),
         blueshift=np.clip(blueshift, -400, 4000),
-        iron=np.array([62.0, 34.0]) * 10 ** rng.normal(0, 0.22, (n, 2)),
+        iron=np.array([75.0, 34.0]) * 10 ** rng.normal(0, 0.22, (n, 2)),
         host=host * np.array([0.55, 0.45]),
         split=np.zeros(n),
     )

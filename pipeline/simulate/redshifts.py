@@ -39,7 +39,7 @@ def draw_fits(rng: np.random.Generator, kind: Texts, subtype: Texts, z: Array, s
     quasar = kind == "quasar"
     slip = rng.normal(0, 150, n) + np.clip(400 * rng.standard_cauchy(n) * 0.5, -MAX_SLIP, MAX_SLIP)
     slip = np.where(quasar, slip, rng.normal(0, 25, n))
-    strength = np.where(np.isin(kind, ("elg", "bgs", "lrg", "star")), 90.0, 75.0)
+    strength = np.where(np.isin(kind, ("elg", "bgs", "lrg", "star")), 90.0, 55.0)
     delta = strength * np.maximum(snr, 0.05) ** 1.8 * rng.lognormal(0, 0.5, n) + np.where(kind == "elg", 60, 0)
     spectype = np.select([quasar, kind == "star"], ["QSO", "STAR"], "GALAXY").astype("U6")
     unsure = delta < 12

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 def truth_columns(
     spectra: Spectra, row: NDArray[np.int64], program: str, healpix: int, fits: RedshiftFits, snr: Array,
-    hurt: Hurt, hurt_significance: Array, significance: Array,
+    hurt: Hurt, significance: Array,
 ) -> dict[str, Any]:  # fmt: skip
     """Truth of a file's rows [B] as columns.
 
@@ -49,7 +49,7 @@ def truth_columns(
         "kind": kind.astype("U16"),
         "class": label.astype("U24"),
         "strength": np.where(artefact != "", hurt.strength, spectra.strength[row]),
-        "significance": np.where(artefact != "", hurt_significance, significance),
+        "significance": significance,
         "z_true": targets.z[row],
         "z_catalog": fits.z,
         "zwarn": fits.zwarn,
