@@ -16,10 +16,10 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pyarrow as pa
-from psycopg2 import errors, sql
-from psycopg2.extensions import parse_dsn
+from psycopg2 import sql
 
 from pipeline.errors import StoreError
+from pipeline.stores.complaints import describe, explain, refusal
 from pipeline.stores.copying import csv_buffer, read_csv
 
 Connection = psycopg2.extensions.connection
@@ -27,24 +27,6 @@ Cursor = psycopg2.extensions.cursor
 
 _MIGRATION_LOCK = 0x736B7973696674  # "skysift": any constant that no other program uses
 _MIGRATION_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
-
-
-def describe(url: str) -> str:
-    """Return ``user@host:port/database`` of a PostgreSQL URL, never its password.
-
-    Raises:
-        StoreError: the URL cannot be parsed.
-    """
-    try:
-        parts = parse_dsn(url)
-    except psycopg2.ProgrammingError:
-        raise StoreError(
-            "the PostgreSQL URL cannot be parsed: it should read postgresql://user@host:5432/database"
-        ) from None
-    host = parts.get("host") or os.environ.get("PGHOST", "localhost")
-    port = parts.get("port") or os.environ.get("PGPORT", "5432")
-    where = host if host.startswith("/") else f"{host}:{port}"
-    return f"{parts.get('user') or os.environ.get('PGUSER', '')}@{where}/{parts.get('dbname', '')}"
 
 
 def connect(url: str, *, timeout: int = 10) -> Connection:
@@ -60,23 +42,7 @@ def connect(url: str, *, timeout: int = 10) -> Connection:
             url, connect_timeout=timeout, application_name=name[:63], keepalives=1, keepalives_idle=60
         )
     except psycopg2.Error as error:
-        raise StoreError(f"PostgreSQL at {where}: {_connect_hint(error)}") from None
-
-
-def _connect_hint(error: psycopg2.Error) -> str:
-    text = " ".join(str(error).split())
-    if "password" in text:
-        return "the password is wrong or missing; set PGPASSWORD (and PGUSER) in the environment"
-    if "does not exist" in text:
-        return f"{_last(text)}; create it, or correct stores.postgres"
-    if re.search(r"could not translate|Connection refused|timeout|No such file|Network|No route", text):
-        return f"unreachable ({_last(text)}); start the server, or correct stores.postgres"
-    return f"the connection was refused ({_last(text)})"
-
-
-def _last(text: str) -> str:
-    text = text.split(" Is the server running")[0]
-    return text.split("FATAL: ")[-1].rsplit("failed: ", 1)[-1].strip()
+        raise StoreError(f"PostgreSQL at {where}: {refusal(error)}") from None
 
 
 @contextmanager
@@ -102,34 +68,6 @@ def _rollback(conn: Connection) -> None:
         conn.rollback()
     except psycopg2.Error:
         conn.close()
-
-
-_HINTS: tuple[tuple[type[psycopg2.Error], str], ...] = (
-    (errors.DiskFull, "its disk is full; free space there and run the same command again"),
-    (errors.ReadOnlySqlTransaction, "it is read-only; use the primary server and a role that may write"),
-    (errors.UndefinedTable, "the tables are missing; run `skysift db migrate`"),
-    (errors.UndefinedColumn, "the tables are older than this skysift; run `skysift db migrate`"),
-    (errors.QueryCanceled, "the statement ran longer than its timeout"),
-    (errors.TooManyConnections, "it has no connection left; close other clients or raise max_connections"),
-    (errors.OutOfMemory, "it is out of memory"),
-    (errors.AdminShutdown, "it is being shut down; start it and run the same command again"),
-    (errors.CrashShutdown, "it crashed; start it and run the same command again"),
-    (errors.UniqueViolation, "two different rows claim one key"),
-)
-
-
-def explain(conn: Connection, error: psycopg2.Error) -> str:
-    """Return one line that names the server, what failed and what to do."""
-    where = describe(conn.dsn)
-    said = (error.diag.message_primary or "").strip() or " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, errors.InsufficientPrivilege):
-        return f"PostgreSQL at {where}: {said}; connect as a role with that right, such as skysift_pipeline"
-    for kind, hint in _HINTS:
-        if isinstance(error, kind):
-            return f"PostgreSQL at {where}: {hint} ({said})"
-    if conn.closed or isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-        return f"PostgreSQL at {where}: the connection was lost; see that it runs, then repeat the command ({said})"
-    return f"PostgreSQL at {where}: {said}"
 
 
 def migrations() -> list[tuple[int, str, str]]:
@@ -170,6 +108,23 @@ def migrate(conn: Connection, steps: Sequence[tuple[int, str, str]] | None = Non
             )
         done += [f"{version:04d}_{name}", *(notice.strip() for notice in conn.notices)]
     return done
+
+
+def check_schema(conn: Connection) -> None:
+    """See that the database has exactly the migrations of this skysift, and change nothing.
+
+    Raises:
+        StoreError: it lacks some, has newer ones, or one was changed; the message says what to do.
+    """
+    steps = migrations()
+    with transaction(conn) as cur:
+        cur.execute("SELECT to_regclass('schema_migrations')")
+        done = _checked(cur, conn, steps) if scalar(cur) is not None else set()
+    missing = [f"{version:04d}_{name}" for version, name, _ in steps if version not in done]
+    if missing:
+        raise StoreError(
+            f"PostgreSQL at {describe(conn.dsn)}: the database lacks {', '.join(missing)}; run `skysift db migrate`"
+        )
 
 
 _SCHEMA_MIGRATIONS = """

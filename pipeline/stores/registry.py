@@ -11,7 +11,7 @@ from psycopg2.extras import Json
 
 from pipeline.errors import ModelError
 from pipeline.stores.catalog import create_partition, drop_partition
-from pipeline.stores.postgres import Connection, Cursor, transaction
+from pipeline.stores.postgres import Connection, Cursor, scalar, transaction
 from pipeline.stores.runs import audit
 
 
@@ -113,11 +113,16 @@ def promote(conn: Connection, name: str) -> Model:
     """Make a model the promoted one: its scores become ``anomaly_catalog``; audited.
 
     Raises:
-        ModelError: there is no such model, or it has not been scored and calibrated.
+        ModelError: there is no such model, or it has no calibrated scores.
     """
     with transaction(conn) as cur:
         cur.execute("LOCK TABLE promotion IN EXCLUSIVE MODE")
         model = _find(cur, name)
+        cur.execute("SELECT EXISTS (SELECT FROM scores WHERE model_id = %s AND rank IS NOT NULL)", (model.model_id,))
+        if not scalar(cur):
+            raise ModelError(
+                f"model {model.model_id} has no calibrated scores to show; run `skysift score` with it first"
+            )
         if not model.promoted:
             _promote(cur, model, "promote")
         return _find(cur, model.model_id)
