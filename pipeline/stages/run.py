@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline import cluster
 from pipeline.errors import ModelError, SkysiftError
 from pipeline.session import Session
 from pipeline.stores import registry, runs
@@ -28,9 +29,10 @@ def run(session: Session, say: Say, *, model: str = "") -> Path:
 
     with recorded(session):
         plan(session, say)
-        ingest(session, say)
-        model_id = registry.find_model(session.conn, model).model_id if model else train(session, say)
-        score(session, model_id, say)
+        with cluster.connected(session.config):  # one connection for all stages
+            ingest(session, say)
+            model_id = registry.find_model(session.conn, model).model_id if model else train(session, say)
+            score(session, model_id, say)
         calibrate(session, model_id, say)
         page = report(session)
         runs.end_run(session.conn, session.config.run)

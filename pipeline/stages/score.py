@@ -86,7 +86,7 @@ class Scorer:
     def __init__(self, objects: ObjectStore, model_id: str, batch: int, cuda: bool) -> None:
         import torch
 
-        from pipeline.registry import load_model
+        from pipeline.modelstore import load_model
 
         torch.set_num_threads(1)
         self.model = load_model(objects, model_id).to("cuda" if cuda else "cpu")
