@@ -29,6 +29,7 @@ class Facts:
     version: str
     model_id: str | None = None
     model: dict[str, str] = field(default_factory=dict)
+    trained_on: int | None = None  # spectra
 
 
 @dataclass(frozen=True)

@@ -71,15 +71,13 @@ def find_run(conn: Connection, name: str) -> runs.Run:
 
 def facts(conn: Connection, run: runs.Run) -> Facts:
     """Return who and what the run is."""
-    said: dict[str, str] = {}
-    if run.model_id:
-        model = registry.find_model(conn, run.model_id)
-        said = _model_facts(model)
+    model = registry.find_model(conn, run.model_id) if run.model_id else None
+    said = _model_facts(model) if model else {}
+    trained_on = model.config.get("n_train") if model else None
     survey = _without_secrets(str(run.config.get("survey", {}).get("root", "")))
     now = datetime.now(UTC).replace(microsecond=0)
-    return Facts(
-        run.run_id, survey, run.state, run.created_at.astimezone(UTC), now, version("skysift"), run.model_id, said
-    )
+    created = run.created_at.astimezone(UTC)
+    return Facts(run.run_id, survey, run.state, created, now, version("skysift"), run.model_id, said, trained_on)
 
 
 def _without_secrets(url: str) -> str:
@@ -93,8 +91,6 @@ def _model_facts(model: registry.Model) -> dict[str, str]:
         "model trained": f"{model.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, in run {model.run_id}",
         "promoted": "yes" if model.promoted else "no",
     }
-    if trained := model.config.get("n_train"):
-        said["trained on"] = f"{trained:,} spectra"
     if "latent" in network:
         said["network"] = f"{network['latent']} latent dimensions, {network.get('hidden', '?')} hidden units"
     return said

@@ -15,7 +15,7 @@ from pipeline.report import figures, sky, spectra
 from pipeline.report.contents import Contents, Facts, Spectrum
 from pipeline.report.reasons import chance, words
 from pipeline.report.style import svg
-from pipeline.report.tables import counts, html_table, metrics, quarantine
+from pipeline.report.tables import counts, funnel, html_table, metrics, quarantine
 
 # keys of the model's history and their names, the axis, the caption
 CURVES = (
@@ -78,7 +78,7 @@ def _facts(facts: Facts) -> str:
         **facts.model,
         "run created": f"{facts.created:%Y-%m-%d %H:%M} UTC" if facts.created else "",
         "report written": f"{facts.reported:%Y-%m-%d %H:%M} UTC",
-        "state of the run": facts.state,
+        "state of the run": "" if facts.state == "running" else facts.state,  # a run that goes on writes its own page
         "skysift": facts.version,
     }
     pairs = ((name, value) for name, value in rows.items() if value)
@@ -106,8 +106,11 @@ def _note(text: str) -> str:
 
 
 def _counts(contents: Contents) -> str:
-    return html_table(*counts(contents)) + _note(
-        "Rows in are rows out and rows in quarantine at every stage. Rates are per worker and second of its work."
+    return (
+        html_table(*funnel(contents))
+        + "<h3>Stages</h3>"
+        + html_table(*counts(contents))
+        + _note("Rows in are rows out and rows in quarantine. Rates are of one worker, in seconds of its own work.")
     )
 
 

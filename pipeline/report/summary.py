@@ -38,9 +38,10 @@ def print_summary(session: Session, console: Console | None = None) -> None:
     conn = session.conn
     run = data.find_run(conn, session.config.run)
     model_id = run.model_id or ""
-    out.print(heading(data.facts(conn, run)))
-    out.print(stages(data.planned(conn, run.run_id), data.steps(conn, run.run_id, model_id),
-                     data.metrics(conn, run.run_id, model_id)))  # fmt: skip
+    facts, metrics = data.facts(conn, run), data.metrics(conn, run.run_id, model_id)
+    out.print(heading(facts))
+    steps = data.steps(conn, run.run_id, model_id)
+    out.print(stages(data.planned(conn, run.run_id), steps, metrics, facts.trained_on))
     kept = data.quarantine(conn, run.run_id, model_id)
     if kept:
         out.print(quarantined(kept))
@@ -62,19 +63,20 @@ def heading(facts: Facts) -> Table:
     return table
 
 
-def stages(planned: int, steps: list[Step], metrics: list[Metric]) -> Table:
+def stages(planned: int, steps: list[Step], metrics: list[Metric], trained_on: int | None) -> Table:
     """What went in and came out, stage by stage, and how fast."""
-    table = _table("stage", "rows in>", "rows out>", "quarantined>", "time>", "rate>")
     known = {(row.stage, row.name): row for row in metrics}
-    catalog = known.get(("plan", "rows in catalog"))
-    table.add_row("plan", value(catalog) if catalog else "", f"{planned:,}", "", *_pace(known, "plan"))
-    for step in steps:
-        table.add_row(step.stage, f"{step.rows_in:,}", f"{step.rows_out:,}", f"{step.quarantined:,}",
-                      *_pace(known, step.stage))  # fmt: skip
-    for stage, name in (("train", "spectra"), ("calibrate", "spectra calibrated")):
-        row = known.get((stage, name))
-        if row is not None:
-            table.add_row(stage, "", value(row), "", *_pace(known, stage))
+    rows = {step.stage: (f"{step.rows_in:,}", f"{step.rows_out:,}", f"{step.quarantined:,}") for step in steps}
+    catalog, calibrated = known.get(("plan", "rows in catalog")), known.get(("calibrate", "spectra calibrated"))
+    rows["plan"] = (value(catalog) if catalog else "", f"{planned:,}", "")
+    if trained_on is not None:
+        rows["train"] = (f"{trained_on:,}", "", "")
+    if calibrated:
+        rows["calibrate"] = ("", value(calibrated), "")
+    table = _table("stage", "rows in>", "rows out>", "quarantined>", "time>", "rate>")
+    for stage in data.STAGES:
+        if stage in rows:
+            table.add_row(stage, *rows[stage], *_pace(known, stage))
     return table
 
 

@@ -5,9 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from pipeline.report.contents import Contents, Metric, Step
 
 Table = tuple[list[str], list[list[str]]]  # a header that ends in ">" is of a right-aligned column
+
+
+def funnel(contents: Contents) -> Table:
+    """How many rows are left after each cut of the science gate and each stage."""
+    known = {(row.stage, row.name): row for row in contents.metrics}
+    catalog, kept = contents.catalog, known.get(("plan", "rows kept"))
+    rows: list[tuple[str, str]] = []
+    if first := known.get(("plan", "rows in catalog")):
+        rows.append(("rows in the catalog", value(first)))
+    rows += [(f"removed by {rule(row)}", _removed(row)) for row in contents.metrics if is_cut(row)]
+    if kept:
+        rows.append(("kept by the science gate", value(kept)))
+    rows.append(("planned", f"{contents.planned:,}"))
+    rows += [
+        ("in quarantine", f"{sum(row.spectra for row in contents.quarantine):,}"),
+        ("ingested", f"{len(catalog):,}"),
+    ]
+    if contents.facts.trained_on is not None:
+        rows.append(("trained on", f"{contents.facts.trained_on:,}"))
+    rows += [
+        ("scored", f"{int(np.isfinite(catalog.chi2_reduced).sum()):,}"),
+        ("calibrated and ranked", f"{int((catalog.rank > 0).sum()):,}"),
+    ]
+    return ["spectra", "count>"], [list(row) for row in rows]
+
+
+def is_cut(metric: Metric) -> bool:
+    """Whether a metric is what one cut of the gate removed."""
+    return metric.stage == "plan" and metric.name.startswith("cut ")
+
+
+def rule(metric: Metric) -> str:
+    """The rule of a cut, such as "ZWARN in 0"."""
+    return metric.name.split(": ", 1)[-1]
+
+
+def _removed(metric: Metric) -> str:
+    return "not applied: no such column" if metric.value is None else f"−{metric.value:,.0f}"
 
 
 def counts(contents: Contents) -> Table:
@@ -32,9 +72,9 @@ def _step(step: Step) -> list[str]:
 
 
 def metrics(contents: Contents) -> Table:
-    """Every quality metric, in the order of the stages."""
+    """Every quality metric but the gate's cuts, in the order of the stages."""
     return ["stage", "metric", "value>", "unit"], [
-        [row.stage, row.name.replace("_", " "), value(row), row.unit] for row in contents.metrics
+        [row.stage, row.name.replace("_", " "), value(row), row.unit] for row in contents.metrics if not is_cut(row)
     ]
 
 
@@ -65,7 +105,8 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f"<tr>{''.join(f'<td{kind}>{escape(cell)}</td>' for cell, kind in zip(row, classes, strict=True))}</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "scroll narrow" if len(header) == 2 else "scroll"
+    return f'<div class="{kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def duration(seconds: float) -> str:
