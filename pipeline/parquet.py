@@ -11,13 +11,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.thrift import Item, binary, i32, i64, listing, struct, varint
+from pipeline.thrift import Item, binary, closed, i32, i64, listing, members, struct, varint
 
 Part: TypeAlias = "bytes | memoryview"
 
@@ -59,24 +60,23 @@ def encode(table: pa.Table, row_group: int) -> list[Part]:
     Raises:
         TypeError: a column of another type, or nulls in a list.
     """
-    table = table.combine_chunks()
+    columns = [column.combine_chunks() for column in table.columns]
     parts: list[Part] = [MAGIC]
     size = len(MAGIC)
     groups: list[Item] = []
     for start in range(0, table.num_rows, row_group):
-        group = table.slice(start, row_group)
-        columns: list[Item] = []
+        chunks: list[Item] = []
         total = 0
-        for field, column in zip(table.schema, group.columns, strict=True):
-            page = _page(field, column.chunk(0))
+        for field, column in zip(table.schema, columns, strict=True):
+            page = _page(field, column.slice(start, row_group))
             head = _page_header(page) + page.levels
             gap = -(size + len(head)) % ALIGNMENT
             parts += [bytes(gap), head, page.values]
             length = len(head) + len(page.values)
-            columns.append(_column_chunk(field, page, size + gap, length))
+            chunks.append(_column_chunk(field, page, size + gap, length))
             size += gap + length
             total += length
-        groups.append(struct({1: listing(columns), 2: i64(total), 3: i64(group.num_rows)}))
+        groups.append(struct({1: listing(chunks), 2: i64(total), 3: i64(min(row_group, table.num_rows - start))}))
     footer = _footer(table, groups)
     return [*parts, footer, len(footer).to_bytes(4, "little"), MAGIC]
 
@@ -87,9 +87,8 @@ def _page(field: pa.Field, column: pa.Array) -> _Page:
         _refuse_nulls(field, column)
         length = kind.list_size
         count = len(column) * length
-        repetition = (b"\x02\x00" + varint((length - 1) << 1) + b"\x01") * len(column)
-        definition = varint(count << 1) + b"\x01"
-        return _Page(count, _sized(repetition) + _sized(definition), _plain(column.flatten()))
+        repetition = (_run(1, False) + _run(length - 1, True)) * len(column)
+        return _Page(count, _sized(repetition) + _sized(_run(count, True)), _plain(column.flatten()))
     if pa.types.is_list(kind):
         _refuse_nulls(field, column)
         lengths = np.diff(column.offsets.to_numpy())
@@ -101,13 +100,13 @@ def _page(field: pa.Field, column: pa.Array) -> _Page:
         levels = _sized(_packed(repetition_L)) + _sized(_packed(definition_L))
         return _Page(len(repetition_L), levels, _plain(column.flatten()))
     levels = b""
-    if field.nullable:
-        levels = _sized(_packed(column.is_valid().to_numpy(zero_copy_only=False)))
-        values = column.drop_null()
-    else:
+    if not field.nullable:
         _refuse_nulls(field, column)
-        values = column
-    return _Page(len(column), levels, _plain(values))
+    elif column.null_count in (0, len(column)):
+        levels = _sized(_run(len(column), not column.null_count))
+    else:
+        levels = _sized(_packed(column.is_valid().to_numpy(zero_copy_only=False)))
+    return _Page(len(column), levels, _plain(column.drop_null() if column.null_count else column))
 
 
 def _refuse_nulls(field: pa.Field, column: pa.Array) -> None:
@@ -130,6 +129,11 @@ def _packed(bits: NDArray[np.bool_]) -> bytes:
     return varint(len(packed) << 1 | 1) + packed
 
 
+def _run(count: int, level: bool) -> bytes:
+    """``count`` equal levels as one run of the same hybrid."""
+    return varint(count << 1) + bytes([level])
+
+
 def _sized(levels: bytes) -> bytes:
     return len(levels).to_bytes(4, "little") + levels
 
@@ -141,22 +145,18 @@ def _page_header(page: _Page) -> bytes:
 
 
 def _column_chunk(field: pa.Field, page: _Page, offset: int, length: int) -> Item:
+    sizes = members({5: i64(page.n_levels), 6: i64(length), 7: i64(length), 9: i64(offset)}, after=4)
+    return struct({2: i64(offset), 3: closed(_column_kind(field) + sizes)})
+
+
+@lru_cache(maxsize=256)
+def _column_kind(field: pa.Field) -> bytes:
+    """The first members of a column's metadata: all but sizes and places."""
     is_list = field.type.num_fields > 0
     path = [field.name.encode(), *([b"list", b"element"] if is_list else [])]
     physical = _TYPES[field.type.value_type if is_list else field.type][0]
-    metadata = struct(
-        {
-            1: i32(physical),
-            2: listing([i32(_PLAIN), i32(_RLE)]),
-            3: listing([binary(name) for name in path]),
-            4: i32(_UNCOMPRESSED),
-            5: i64(page.n_levels),
-            6: i64(length),
-            7: i64(length),
-            9: i64(offset),
-        }
-    )
-    return struct({2: i64(offset), 3: metadata})
+    encodings = listing([i32(_PLAIN), i32(_RLE)])
+    return members({1: i32(physical), 2: encodings, 3: listing([binary(name) for name in path]), 4: i32(_UNCOMPRESSED)})
 
 
 def _footer(table: pa.Table, groups: list[Item]) -> bytes:

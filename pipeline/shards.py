@@ -125,7 +125,7 @@ def write_shard(store: ObjectStore, path: str, table: pa.Table) -> int:
         StoreError: the store is full, read-only, unreachable or refuses us.
     """
     parts = encode(table, ROW_GROUP)
-    store.write(path, parts)
+    store.write(path, parts, uncached=True)
     return sum(map(len, parts))
 
 

@@ -44,12 +44,22 @@ def listing(items: Sequence[Item]) -> Item:
 
 def struct(fields: Mapping[int, Item]) -> Item:
     """A struct of fields by their ids, which ascend by less than 16."""
-    out, previous = bytearray(), 0
+    return _STRUCT, members(fields) + b"\0"
+
+
+def members(fields: Mapping[int, Item], after: int = 0) -> bytes:
+    """Some fields of a struct, the last field before them having the id ``after``."""
+    out = bytearray()
     for number, (kind, value) in fields.items():
-        out.append(number - previous << 4 | kind)
+        out.append(number - after << 4 | kind)
         out += value
-        previous = number
-    return _STRUCT, bytes(out) + b"\0"
+        after = number
+    return bytes(out)
+
+
+def closed(encoded: bytes) -> Item:
+    """A struct of the fields that `members` encoded."""
+    return _STRUCT, encoded + b"\0"
 
 
 def _zigzag(value: int) -> bytes:

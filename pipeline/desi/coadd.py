@@ -14,7 +14,6 @@ from pipeline.desi.fits import Hdu, table_column
 from pipeline.desi.grid import N_PIXELS
 from pipeline.desi.join import Joined, join
 from pipeline.desi.layout import CoaddFile
-from pipeline.desi.snr import median_snr
 from pipeline.errors import InputError
 from pipeline.quality import Quality
 from pipeline.stores.objects import ObjectStore
@@ -91,7 +90,6 @@ def read_coadd(store: ObjectStore, path: str, targetid: NDArray[np.int64], *, et
     exposures = read_exposures(file, found, row)
     ra, dec, ebv = (_fibermap_float(file, name, row) for name in ("TARGET_RA", "TARGET_DEC", "EBV"))
     quality = _quality(joined, repeated, exposures)
-    snr = median_snr(joined.flux, joined.ivar)
     return CoaddRows(
         found,
         joined.flux,
@@ -101,7 +99,7 @@ def read_coadd(store: ObjectStore, path: str, targetid: NDArray[np.int64], *, et
         joined.mask_bits,
         joined.arm_difference,
         quality,
-        snr,
+        joined.snr,
         ra,
         dec,
         ebv.astype(np.float32),
@@ -145,12 +143,12 @@ def _fibermap_float(file: CoaddFile, name: str, row: NDArray[np.int64]) -> NDArr
 
 
 def _quality(joined: Joined, repeated: NDArray[np.bool_], exposures: Exposures) -> NDArray[np.int32]:
-    informative = np.count_nonzero(joined.ivar, axis=1)
+    in_b, in_r, in_z, informative = joined.informative.T
     lengths = [np.diff(lists.offsets.to_numpy()) for lists in (exposures.fiber, exposures.night)]
     bits = {
-        Quality.MISSING_B: joined.pixels[:, 0] == 0,
-        Quality.MISSING_R: joined.pixels[:, 1] == 0,
-        Quality.MISSING_Z: joined.pixels[:, 2] == 0,
+        Quality.MISSING_B: in_b == 0,
+        Quality.MISSING_R: in_r == 0,
+        Quality.MISSING_Z: in_z == 0,
         Quality.NO_INFORMATION: informative == 0,
         Quality.DUPLICATE_ROW: repeated,
         Quality.LOW_COVERAGE: informative < N_PIXELS / 2,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -27,8 +27,25 @@ Header: TypeAlias = dict[str, Value]
 
 IMAGE_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 COLUMN_TYPES = {"L": "S", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
-COLUMN_SIZES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
+COLUMN_SIZES = {
+    "L": 1,
+    "B": 1,
+    "I": 2,
+    "J": 4,
+    "K": 8,
+    "E": 4,
+    "D": 8,
+    "A": 1,
+    "C": 8,
+    "M": 16,
+    "P": 8,
+    "Q": 16,
+    "X": 0,
+}
 
+# Keywords that matter here, by their first five letters
+_STRUCTURE = {b"XTENS", b"BITPI", b"NAXIS", b"PCOUN", b"GCOUN", b"BSCAL", b"BZERO", b"BLANK", b"EXTNA"}
+_COLUMN = {b"TTYPE", b"TFORM", b"TSCAL", b"TZERO"}
 _CARD = re.compile(rb"([A-Z0-9_-]{1,8}) *= *(?:'((?:[^']|'')*)'|([^/ ]+))")
 _FORM = re.compile(r"(\d*)([A-Z])")
 
@@ -39,6 +56,7 @@ class Hdu:
 
     name: str
     header: Header
+    column_cards: bytes  # what the header says of a table's columns
     data_start: int  # byte of the file
 
     @cached_property
@@ -80,20 +98,14 @@ class Hdu:
         """Whether it is a plain (uncompressed) image."""
         return self.header.get("XTENSION", "IMAGE") == "IMAGE"
 
-    @cached_property
+    @property
     def columns(self) -> dict[str, Column]:
-        """Columns of a binary table by upper-case name."""
-        found, offset = {}, 0
-        for i in range(1, int(self.header.get("TFIELDS", 0)) + 1):
-            match = _FORM.match(str(self.header.get(f"TFORM{i}", "")))
-            if not match or match[2] not in COLUMN_SIZES | {"X": 0}:
-                raise ValueError(f"TFORM{i} = {self.header.get(f'TFORM{i}')!r} is no column format")
-            repeat, code = int(match[1] or 1), match[2]
-            name = str(self.header.get(f"TTYPE{i}", "")).upper()
-            scale = (float(self.header.get(f"TSCAL{i}", 1)), self.header.get(f"TZERO{i}", 0))
-            found[name] = Column(code, repeat, offset, *scale)
-            offset += (repeat + 7) // 8 if code == "X" else repeat * COLUMN_SIZES[code]
-        return found
+        """Columns of a binary table by upper-case name.
+
+        Raises:
+            ValueError: the header describes no valid column.
+        """
+        return _columns(self.column_cards)
 
 
 @dataclass(frozen=True)
@@ -112,13 +124,35 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def parse_header(raw: bytes) -> Header:
-    """Keywords and values of whole cards; comments, HISTORY and CONTINUE are left out."""
+def parse_header(raw: bytes) -> tuple[Header, bytes]:
+    """What a header says of the structure of its HDU, and its cards about a table's columns, unparsed."""
+    starts = range(0, len(raw), CARD)
+    kept = b"".join(raw[i : i + CARD] for i in starts if raw[i : i + 5] in _STRUCTURE)
+    return _values(kept), b"".join(raw[i : i + CARD] for i in starts if raw[i : i + 5] in _COLUMN)
+
+
+def _values(cards: bytes) -> Header:
     header: Header = {}
-    for start in range(0, len(raw), CARD):
-        if raw[start + 8 : start + 10] == b"= " and (match := _CARD.match(raw[start : start + CARD])):
+    for start in range(0, len(cards), CARD):
+        if match := _CARD.match(cards[start : start + CARD]):
             header.setdefault(match[1].decode(), _value(match))
     return header
+
+
+@lru_cache(maxsize=64)
+def _columns(cards: bytes) -> dict[str, Column]:
+    """Parsed once for all files of one layout: a FIBERMAP has some 400 cards."""
+    header = _values(cards)
+    found, offset = {}, 0
+    for i in range(1, 1 + sum(key.startswith("TFORM") for key in header)):
+        match = _FORM.match(str(header.get(f"TFORM{i}", "")))
+        if not match or match[2] not in COLUMN_SIZES:
+            raise ValueError(f"TFORM{i} = {header.get(f'TFORM{i}')!r} is no column format")
+        repeat, code = int(match[1] or 1), match[2]
+        scale = float(header.get(f"TSCAL{i}", 1)), header.get(f"TZERO{i}", 0)
+        found[str(header.get(f"TTYPE{i}", "")).upper()] = Column(code, repeat, offset, *scale)
+        offset += (repeat + 7) // 8 if code == "X" else repeat * COLUMN_SIZES[code]
+    return found
 
 
 def header_end(raw: bytes) -> int | None:
@@ -172,11 +206,11 @@ class Walk:
                 raise InputError(f"{self.where}: the header at byte {start:,} is endless", "bad_header")
             length *= 2
             raw = get(start, min(length, self.size - start))
-        return self._hdu(parse_header(raw[:end]), start, start + end)
+        return self._hdu(*parse_header(raw[:end]), start, start + end)
 
-    def _hdu(self, header: Header, start: int, data_start: int) -> Hdu:
+    def _hdu(self, header: Header, column_cards: bytes, start: int, data_start: int) -> Hdu:
         name = str(header.get("EXTNAME", "PRIMARY" if start == 0 else f"HDU{len(self.hdus)}")).strip().upper()
-        hdu = Hdu(name, header, data_start)
+        hdu = Hdu(name, header, column_cards, data_start)
         try:
             if hdu.data_size < 0 or hdu.header["BITPIX"] not in IMAGE_TYPES:
                 raise ValueError("sizes make no sense")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.desi.compiled import compiled
 from pipeline.desi.grid import ARMS, N_OVERLAP, N_PIXELS, OVERLAP_BR, OVERLAP_RZ, WAVELENGTH
+from pipeline.desi.snr import median_snr
 from pipeline.quality import Quality
 
 _AS_IT_IS = np.uint32(0)
@@ -54,7 +55,8 @@ class Joined:
     mask_bits: NDArray[np.int32]  # [M]
     arm_difference: NDArray[np.float32]  # [B, 177] in σ, B−R then R−Z; NaN: no information
     quality: NDArray[np.int32]  # [B] NONFINITE_FLUX, BAD_IVAR
-    pixels: NDArray[np.int32]  # [B, 3] pixels with information in each of B, R, Z
+    informative: NDArray[np.int32]  # [B, 4] pixels with ivar > 0 in each of B, R, Z and in all
+    snr: NDArray[np.float32]  # [B] median over informative pixels of flux·√ivar, NaN where there is none
 
 
 def join(arms: dict[str, ArmRows], row: NDArray[np.int64]) -> Joined:
@@ -64,11 +66,10 @@ def join(arms: dict[str, ArmRows], row: NDArray[np.int64]) -> Joined:
         ValueError: three arms overlap in one pixel.
     """
     n = len(row)
-    flux = np.zeros((n, N_PIXELS), np.float32)
-    ivar = np.zeros((n, N_PIXELS), np.float32)
+    flux, ivar = np.empty((2, n, N_PIXELS), np.float32)
     difference = np.full((n, N_OVERLAP), np.nan, np.float32)
-    quality = np.zeros(n, np.uint32)
-    pixels = np.zeros((n, len(ARMS)), np.int32)
+    quality, informative = np.zeros(n, np.uint32), np.zeros((n, 4), np.int32)
+    snr = np.empty(n, np.float32)
     mask_offset = np.zeros(n + 1, np.int32)
     # Room for every pixel: memory that is never touched costs nothing.
     mask_pixel, mask_bits = np.empty(n * N_PIXELS, np.int16), np.empty(n * N_PIXELS, np.uint32)
@@ -79,33 +80,30 @@ def join(arms: dict[str, ArmRows], row: NDArray[np.int64]) -> Joined:
         _segments(arms),
         np.array([arm.offset for arm in every]),
         np.array([arm.mask_flip for arm in every], np.uint32),
-        tuple(arm.flux for arm in every),
-        tuple(arm.ivar for arm in every),
-        tuple(arm.mask for arm in every),
-        (flux.view(np.uint32), ivar.view(np.uint32)),
-        (flux, ivar, difference),
-        (quality, pixels, mask_offset, mask_pixel, mask_bits),
+        tuple((arm.flux, arm.ivar, arm.mask) for arm in every),
+        (flux, ivar, flux.view(np.uint32), ivar.view(np.uint32)),
+        (difference, quality, informative, snr),
+        (mask_offset, mask_pixel, mask_bits),
     )
     kept = int(mask_offset[-1])
     sparse = mask_pixel[:kept].copy(), mask_bits[:kept].view(np.int32).copy()
-    return Joined(flux, ivar, mask_offset, *sparse, difference, quality.view(np.int32), pixels)
+    return Joined(flux, ivar, mask_offset, *sparse, difference, quality.view(np.int32), informative, snr)
 
 
 def _segments(arms: dict[str, ArmRows]) -> NDArray[np.int64]:
-    """Stretches of the grid covered by the same arms: int64 [S, 4] of start, stop, arm, other arm or −1."""
+    """Stretches of the grid covered by the same arms: int64 [S, 4] of start, stop, arm, other arm; −1: none."""
     spans = [
         (place, arms[name].offset, arms[name].offset + arms[name].flux.shape[1])
         for place, name in enumerate(ARMS)
         if name in arms
     ]
-    edges = sorted({edge for _, *ends in spans for edge in ends})
+    edges = sorted({0, N_PIXELS} | {edge for _, *ends in spans for edge in ends})
     found = []
     for start, stop in pairwise(edges):
         cover = [place for place, first, end in spans if first <= start and stop <= end]
         if len(cover) > 2:
             raise ValueError(f"three arms overlap at {WAVELENGTH[start]:.1f} Å")
-        if cover:
-            found.append((start, stop, cover[0], cover[1] if len(cover) == 2 else -1))
+        found.append((start, stop, *cover, *[-1] * (2 - len(cover))))
     return np.array(found, np.int64)
 
 
@@ -134,7 +132,8 @@ def _clean(
         positive = unmasked & (not bad) & ((v & _MAGNITUDE) != 0)
         nonfinite = (f & _EXPONENT) == _EXPONENT
         informative = positive & (not nonfinite)
-        flags |= np.uint32(_BAD_IVAR if unmasked & bad else 0) | np.uint32(_NONFINITE if positive & nonfinite else 0)
+        flags |= np.uint32(_BAD_IVAR if unmasked & bad else 0)
+        flags |= np.uint32(_NONFINITE if positive & nonfinite else 0)
         any_mask |= m
         good += np.uint32(1 if informative else 0)
         out_flux[i] = np.uint32(0) if nonfinite else f
@@ -143,13 +142,14 @@ def _clean(
 
 
 @compiled
-def _average(
-    start: Any, flux_a: Any, ivar_a: Any, flux_b: Any, ivar_b: Any, out_flux: Any, out_ivar: Any, difference: Any
-) -> None:  # pragma: no cover
-    """Inverse-variance mean of two arms over one stretch, in float64 as desispec does it."""
+def _average(start: Any, values: Any, out_flux: Any, out_ivar: Any, difference: Any) -> None:  # pragma: no cover
+    """Inverse-variance mean of two arms over the grid from ``start``, in float64 as desispec does it.
+
+    ``values`` float32 [4, n]: flux and ivar of the one arm, then of the other.
+    """
     for i in range(len(out_flux)):
-        f_a, v_a = np.float64(flux_a[i]), np.float64(ivar_a[i])
-        f_b, v_b = np.float64(flux_b[i]), np.float64(ivar_b[i])
+        f_a, v_a = np.float64(values[0, i]), np.float64(values[1, i])
+        f_b, v_b = np.float64(values[2, i]), np.float64(values[3, i])
         total = v_a + v_b
         out_flux[i] = (v_a * f_a + v_b * f_b) / (total if total > 0 else 1.0)
         out_ivar[i] = total
@@ -163,74 +163,65 @@ def _average(
 
 
 @compiled
+def _keep_mask(
+    start: Any, mask: Any, flip: Any, ivar: Any, kept: Any, mask_pixel: Any, mask_bits: Any
+) -> Any:  # pragma: no cover
+    """Appends the mask words of pixels without information; ``mask``, ``flip`` of one arm or two."""
+    for i in range(len(ivar)):
+        m = np.uint32(0)
+        for a in range(len(mask)):
+            m |= np.uint32(_swap(mask[a][i]) ^ flip[a])
+        if m and ivar[i] == 0:
+            mask_pixel[kept] = start + i
+            mask_bits[kept] = m
+            kept += 1
+    return kept
+
+
+@compiled
 def _join_rows(
-    rows: Any,
-    segments: Any,
-    offset: Any,
-    flip: Any,
-    flux: Any,
-    ivar: Any,
-    mask: Any,
-    words: Any,
-    floats: Any,
-    facts: Any,
+    rows: Any, segments: Any, offset: Any, flip: Any, arms: Any, spectra: Any, facts: Any, masks: Any
 ) -> None:  # pragma: no cover
-    quality, pixels, mask_offset, mask_pixel, mask_bits = facts
-    out_flux, out_ivar, difference = floats
+    out_flux, out_ivar, flux_words, ivar_words = spectra
+    difference, quality, informative, snr = facts
+    mask_offset, mask_pixel, mask_bits = masks
     scratch = np.empty((4, N_PIXELS), np.uint32)
-    values = scratch.view(np.float32)
     kept = 0
     for i in range(len(rows)):
         row = rows[i]
         for s in range(len(segments)):
             start, stop, a, b = segments[s]
             n = stop - start
-            lo_a = start - offset[a]
-            part_a = flux[a][row, lo_a : lo_a + n], ivar[a][row, lo_a : lo_a + n]
-            mask_a = mask[a][row, lo_a : lo_a + n]
-            if b < 0:
-                into = words[0][i, start:stop], words[1][i, start:stop]
-                flags, any_mask, good = _clean(part_a[0], part_a[1], mask_a, flip[a], into[0], into[1])
-                quality[i] |= flags
-                pixels[i, a] += good
-                if any_mask:
-                    for j in range(n):
-                        m = np.uint32(_swap(mask_a[j]) ^ flip[a])
-                        if m:
-                            mask_pixel[kept] = start + j
-                            mask_bits[kept] = m
-                            kept += 1
+            ivar = out_ivar[i, start:stop]
+            if a < 0:
+                out_flux[i, start:stop] = 0
+                ivar[:] = 0
                 continue
-            lo_b = start - offset[b]
-            mask_b = mask[b][row, lo_b : lo_b + n]
-            flags, any_a, good = _clean(part_a[0], part_a[1], mask_a, flip[a], scratch[0, :n], scratch[1, :n])
+            flux_a, ivar_a, mask_a = _stretch(arms[a], row, start - offset[a], n)
+            if b < 0:
+                into = flux_words[i, start:stop], ivar_words[i, start:stop]
+                flags, any_mask, good = _clean(flux_a, ivar_a, mask_a, flip[a], into[0], into[1])
+                if any_mask:
+                    kept = _keep_mask(start, (mask_a,), (flip[a],), ivar, kept, mask_pixel, mask_bits)
+            else:
+                flux_b, ivar_b, mask_b = _stretch(arms[b], row, start - offset[b], n)
+                flags, any_mask, good = _clean(flux_a, ivar_a, mask_a, flip[a], scratch[0, :n], scratch[1, :n])
+                more, any_b, good_b = _clean(flux_b, ivar_b, mask_b, flip[b], scratch[2, :n], scratch[3, :n])
+                flags |= more
+                informative[i, b] += good_b
+                _average(start, scratch[:, :n].view(np.float32), out_flux[i, start:stop], ivar, difference[i])
+                if any_mask | any_b:
+                    both = (mask_a, mask_b), (flip[a], flip[b])
+                    kept = _keep_mask(start, both[0], both[1], ivar, kept, mask_pixel, mask_bits)
             quality[i] |= flags
-            pixels[i, a] += good
-            flags, any_b, good = _clean(
-                flux[b][row, lo_b : lo_b + n],
-                ivar[b][row, lo_b : lo_b + n],
-                mask_b,
-                flip[b],
-                scratch[2, :n],
-                scratch[3, :n],
-            )
-            quality[i] |= flags
-            pixels[i, b] += good
-            _average(
-                start,
-                values[0, :n],
-                values[1, :n],
-                values[2, :n],
-                values[3, :n],
-                out_flux[i, start:stop],
-                out_ivar[i, start:stop],
-                difference[i],
-            )
-            if any_a | any_b:
-                for j in range(n):
-                    m = np.uint32((_swap(mask_a[j]) ^ flip[a]) | (_swap(mask_b[j]) ^ flip[b]))
-                    if m and out_ivar[i, start + j] == 0:
-                        mask_pixel[kept] = start + j
-                        mask_bits[kept] = m
-                        kept += 1
+            informative[i, a] += good
         mask_offset[i + 1] = kept
+        values = scratch.view(np.float32)[0], scratch.view(np.int32)[1]
+        snr[i], informative[i, 3] = median_snr(out_flux[i], out_ivar[i], values[0], values[1])
+
+
+@compiled
+def _stretch(arm: Any, row: Any, start: Any, n: Any) -> tuple[Any, Any, Any]:  # pragma: no cover
+    """FLUX, IVAR and MASK words of ``n`` pixels of one row of an arm."""
+    flux, ivar, mask = arm
+    return flux[row, start : start + n], ivar[row, start : start + n], mask[row, start : start + n]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, MissingObject, StoreError
+from pipeline.stores.files import write_file
 from pipeline.stores.objects import Bytes, Content, Metas, ObjectMeta, ObjectStore, checked
 
 TEMPORARY_SUFFIX = ".tmp"
-MAX_PARTS = 1024  # IOV_MAX of Linux: parts one writev takes
 
 ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then run again",
@@ -86,14 +86,14 @@ class LocalStore(ObjectStore):
                 self._count(1, len(data))
                 yield data
 
-    def write(self, path: str, data: Content, *, if_absent: bool = False) -> bool:
+    def write(self, path: str, data: Content, *, if_absent: bool = False, uncached: bool = False) -> bool:
         target = self._file(path)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         self.requests += 1
         with self._errors(path, "write"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _write_all(temporary, data)
+                write_file(temporary, data, uncached)
                 if not if_absent:
                     os.replace(temporary, target)
                     return True
@@ -166,21 +166,6 @@ def _meta(path: str, status: os.stat_result) -> ObjectMeta:
     if status.st_mode & 0o170000 == 0o040000:
         raise IsADirectoryError(errno.EISDIR, "is a folder")
     return ObjectMeta(path, status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
-
-
-def _write_all(file: Path, data: Content) -> None:
-    parts = [data] if isinstance(data, bytes | bytearray | memoryview) else data
-    left = [memoryview(part).cast("B") for part in parts if len(part)]
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        while left:
-            written = os.writev(fd, left[:MAX_PARTS])
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
-            if left:
-                left[0] = left[0][written:]
-    finally:
-        os.close(fd)
 
 
 def _raise_unless_missing(error: OSError) -> None:

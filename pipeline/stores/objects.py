@@ -122,10 +122,11 @@ class ObjectStore(ABC):
         """All bytes in order, in blocks of ``block`` bytes (the last is shorter)."""
 
     @abstractmethod
-    def write(self, path: str, data: Content, *, if_absent: bool = False) -> bool:
+    def write(self, path: str, data: Content, *, if_absent: bool = False, uncached: bool = False) -> bool:
         """Writes one object whole, atomically; ``data`` may be parts to be joined.
 
-        With ``if_absent`` an object that is already there stays, and False is returned.
+        With ``if_absent`` an object that is already there stays, and False is returned. ``uncached`` tells a
+        folder's file system that the data will not be read again soon: no page cache for them.
         """
 
     @abstractmethod

@@ -100,7 +100,7 @@ class RemoteStore(ObjectStore):
             for part in self._fetch(path, starts, np.minimum(block, size - starts)):
                 yield part.tobytes()
 
-    def write(self, path: str, data: Content, *, if_absent: bool = False) -> bool:
+    def write(self, path: str, data: Content, *, if_absent: bool = False, uncached: bool = False) -> bool:
         self.requests += 1
         if not isinstance(data, bytes | bytearray | memoryview):
             data = b"".join(data)
