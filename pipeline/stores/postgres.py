@@ -39,7 +39,11 @@ def connect(url: str, *, timeout: int = 10) -> Connection:
     name = f"skysift pid {os.getpid()} on {socket.gethostname()}"
     try:
         return psycopg2.connect(
-            url, connect_timeout=timeout, application_name=name[:63], keepalives=1, keepalives_idle=60
+            url,
+            connect_timeout=timeout,
+            application_name=name[:63],
+            keepalives=1,
+            keepalives_idle=60,
         )
     except psycopg2.Error as error:
         raise StoreError(f"PostgreSQL at {where}: {refusal(error)}") from None

@@ -109,6 +109,20 @@ def _find(cur: Cursor, name: str) -> Model:
     return (exact or found)[0]
 
 
+def scored(conn: Connection) -> dict[str, int]:
+    """Return how many spectra each model has scored."""
+    with transaction(conn) as cur:
+        cur.execute("SELECT model_id, count(*) FROM scores GROUP BY 1")
+        return dict(cur.fetchall())
+
+
+def history(conn: Connection, model_id: str) -> list[dict[str, Any]]:
+    """Return what the audit table has of a model, the oldest first: at, who, action, detail."""
+    with transaction(conn) as cur:
+        cur.execute("SELECT at, who, action, detail FROM audit WHERE object = %s ORDER BY id", (model_id,))
+        return [dict(zip(("at", "who", "action", "detail"), row, strict=True)) for row in cur.fetchall()]
+
+
 def promote(conn: Connection, name: str) -> Model:
     """Make a model the promoted one: its scores become ``anomaly_catalog``; audited.
 
@@ -190,6 +204,23 @@ def _promote(cur: Cursor, model: Model, action: str) -> None:
     audit(cur, action, model.model_id, {"instead_of": before.model_id if before else None})
 
 
+def deletable(conn: Connection, name: str) -> Model:
+    """Return the model to delete.
+
+    Raises:
+        ModelError: there is no such model, or it is the promoted one.
+    """
+    with transaction(conn) as cur:
+        return _deletable(cur, name)
+
+
+def _deletable(cur: Cursor, name: str) -> Model:
+    model = _find(cur, name)
+    if model.promoted:
+        raise ModelError(f"model {model.model_id} is promoted; promote another one before deleting it")
+    return model
+
+
 def delete_model(conn: Connection, name: str) -> Model:
     """Delete a model's scores and ledger, and mark it deleted; drop its Milvus collection first; audited.
 
@@ -198,9 +229,7 @@ def delete_model(conn: Connection, name: str) -> Model:
     """
     with transaction(conn) as cur:
         cur.execute("LOCK TABLE promotion IN EXCLUSIVE MODE")
-        model = _find(cur, name)
-        if model.promoted:
-            raise ModelError(f"model {model.model_id} is promoted; promote another one before deleting it")
+        model = _deletable(cur, name)
         drop_partition(cur, model.model_id)
         for table in ("ledger", "quarantine"):
             cur.execute(f"DELETE FROM {table} WHERE model_id = %s", (model.model_id,))
