@@ -1,0 +1,147 @@
+"""A simulated survey, a finished run of it, and a way to compare two runs' results."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pymilvus import MilvusClient
+
+from pipeline import config as configuration
+from pipeline.config import Config
+from pipeline.session import opened
+from pipeline.simulate import simulate
+from pipeline.stores.postgres import fetch_table, transaction
+from pipeline.stores.registry import collection_name, promoted_model
+
+# small, so that every file has several chunks and every stage several commits
+SETTINGS = ("ingest.chunk_size=16", "train.fit.segments=6", "train.vae.hidden=128", "train.vae.latent=8")
+RESULTS = {
+    "spectra": """SELECT spectrum_id, targetid, coadd, survey, program, healpix, ra, dec, z, zerr, zwarn, snr, ebv,
+                         quality, chunk_id, shard, row_group, row FROM spectra ORDER BY 1""",
+    "scores": "SELECT * FROM scores ORDER BY model_id, spectrum_id",
+    "ledger": "SELECT chunk_id, stage, model_id, state, n_in, n_out, n_quarantined, reason FROM ledger ORDER BY 1, 2, 3",
+    "quarantine": "SELECT chunk_id, coadd, targetid, spectrum_id, reason, detail FROM quarantine ORDER BY 1, 3, 5",
+    "models": "SELECT model_id, state, data_hash FROM models ORDER BY 1",
+    "promotion": "SELECT model_id FROM promotion",
+    "audit": "SELECT action, object FROM audit ORDER BY id",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A survey, the workspace of a run of it that ended well, and what the command printed."""
+
+    survey: Path
+    workspace: Path
+    output: str
+
+    @property
+    def config(self) -> Config:
+        """The config of the run named default in this workspace."""
+        return config_of(self.workspace, self.survey)
+
+
+def config_of(workspace: Path, survey: Path | str, *overrides: str) -> Config:
+    """The tests' usual config."""
+    return configuration.load(
+        None, [*SETTINGS, f'stores.workspace="{workspace}"', f'survey.root="{survey}"', *overrides]
+    )
+
+
+def command_line(*arguments: str | Path, settings: tuple[str, ...] = SETTINGS) -> list[str]:
+    """A skysift command with the tests' usual settings."""
+    options = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", "pipeline", *map(str, arguments), *options]
+
+
+def skysift(*arguments: str | Path, expect: int = 0, env: dict[str, str] | None = None) -> str:
+    """Run a command to its end and return what it printed, both streams together."""
+    done = subprocess.run(
+        command_line(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | (env or {}),
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+def contents(config: Config) -> dict[str, Any]:
+    """All results of a workspace as plain values: tables without times, and the promoted model's vectors."""
+    with opened(config) as session, transaction(session.conn) as cur:
+        found: dict[str, Any] = {name: fetch_table(cur, query).to_pylist() for name, query in RESULTS.items()}
+        ids = [row["spectrum_id"] for row in found["scores"]]
+        session.conn.commit()
+        model = promoted_model(session.conn)
+        found["vectors"] = _vectors(session._servers.milvus_uri, collection_name(model.model_id), ids) if model else []
+    return found
+
+
+def _vectors(uri: str, collection: str, ids: list[int]) -> list[dict[str, Any]]:
+    client = MilvusClient(uri)
+    try:
+        rows = [dict(row) for row in client.get(collection, ids, output_fields=["*"])]
+        assert len(rows) == client.query(collection, output_fields=["count(*)"])[0]["count(*)"]
+    finally:
+        client.close()
+    return sorted(rows, key=lambda row: row["spectrum_id"])
+
+
+def query(config: Config, text: str, arguments: tuple[Any, ...] = ()) -> pa.Table:
+    """Rows of a query on a workspace's PostgreSQL."""
+    with opened(config) as session, transaction(session.conn) as cur:
+        return fetch_table(cur, text, arguments)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A short-named folder: the sockets of servers want short paths."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="skysift-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sky(scratch: Path) -> Path:
+    """A simulated survey of 1,200 quasars in a folder."""
+    simulate(str(scratch / "sky"), quasars=1200, seed=7, quasar_fraction=0.8, resolution=False)
+    return scratch / "sky"
+
+
+@pytest.fixture(scope="session")
+def finished(sky: Path, scratch: Path) -> Finished:
+    """An uninterrupted run of the survey."""
+    output = skysift("run", sky, "--workspace", scratch / "finished")
+    return Finished(sky, scratch / "finished", output)
+
+
+@pytest.fixture
+def clone(finished: Finished, scratch: Path, tmp_path: Path) -> Iterator[Callable[[], Finished]]:
+    """Make copies of the finished run, survey and all, to be changed at will."""
+    made: list[Path] = []
+
+    def copy() -> Finished:
+        folder = scratch / f"clone-{tmp_path.name[-20:]}-{len(made)}"
+        made.append(folder)
+        shutil.copytree(finished.survey, folder / "sky")
+        shutil.copytree(finished.workspace, folder / "workspace", ignore=shutil.ignore_patterns("*.sock*"))
+        return Finished(folder / "sky", folder / "workspace", finished.output)
+
+    yield copy
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
