@@ -16,7 +16,7 @@ from pipeline.errors import RunError
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-MIN_CALIBRATION = 50  # fewer calibration spectra than this say nothing about p < 0.02
+MIN_CALIBRATION = 10  # with C of them p-values below 1/(C + 1) are extrapolated; with fewer, meaningless
 _CELL = 150  # calibration spectra a cell of the (z, S/N) grid holds, at least
 _MAX_CELLS = 12  # cells along one axis
 _TAIL = 0.05  # fraction of calibration spectra that fits the generalised-Pareto tail
@@ -82,7 +82,7 @@ def conformal(score: Floats, reference: Floats) -> tuple[Floats, Mask]:
     count = len(ordered)
     above = count - np.searchsorted(ordered, score, side="left")
     log_p = np.log((1.0 + above) / (count + 1.0))
-    size = max(20, int(_TAIL * count))
+    size = min(max(20, int(_TAIL * count)), count // 2)
     tail = _Pareto.fit(ordered[-size:], ordered[-size - 1])
     beyond = above == 0
     log_p[beyond] += tail.log_survival(score[beyond]) - tail.log_survival(ordered[-1:])
