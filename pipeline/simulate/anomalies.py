@@ -74,7 +74,7 @@ def mislead_fits(fits: RedshiftFits, anomaly: NDArray[np.str_]) -> None:
     rows = anomaly != ""
     fits.spectype[rows] = "QSO"
     fits.subtype[rows] = ""
-    fits.zwarn[rows & (fits.zwarn == SMALL_DELTA_CHI2)] = 0
+    fits.zwarn[rows] &= ~SMALL_DELTA_CHI2
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

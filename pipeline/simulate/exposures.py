@@ -38,6 +38,16 @@ class Exposures:
         """Exposures of each row [B]."""
         return np.asarray(self.seen.sum(axis=1))
 
+    @property
+    def first_fiber(self) -> Integers:
+        """Fiber of each row's first exposure [B]."""
+        return np.asarray(self.fiber[np.arange(len(self.seen)), np.argmax(self.seen, axis=1)])
+
+    @property
+    def petal(self) -> Integers:
+        """Petal, 0–9, and so spectrograph, of each row's first exposure [B]."""
+        return self.first_fiber // 500
+
 
 def draw_exposures(
     rng: np.random.Generator, program: str, healpix: int, ra: Array, is_forest: NDArray[np.bool_],

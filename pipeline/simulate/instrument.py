@@ -61,12 +61,22 @@ def observe_arm(rng: np.random.Generator, name: str, truth: Flux, exposures: Exp
     variance = exposures.noise[:, None] ** 2 * (smooth + exposures.airglow @ lines)  # [T, W]
     ivar = exposures.seen.astype(np.float32) @ (1 / variance).astype(np.float32)  # [B, W]
     ivar *= rng.lognormal(0, 0.08, (n_rows, 1)).astype(np.float32)
+    if name == "B":
+        ivar /= _reflectivity_dip(exposures)
     gain = calibration(rng, n_rows, width, exposures)
     flux = truth[:, ARMS[name]] * gain
     shot = (SHOT * smooth / np.sqrt(smooth.min())).astype(np.float32) / exposures.count[:, None].astype(np.float32)
     ivar /= 1 + ivar * shot * np.maximum(flux, 0)
     mask = _lost_pixels(rng, ivar, exposures)
     return Arm(name, WAVELENGTH[ARMS[name]], flux, ivar, mask, gain)
+
+
+def _reflectivity_dip(exposures: Exposures) -> Flux:
+    """Factor on the variance [B, W] of the collimators' reflectivity dip near 4325 Å, each petal's own depth."""
+    depth = np.random.default_rng(4325).lognormal(np.log(2.5), 0.8, 10)  # the spectrographs stay the same ten
+    wave = WAVELENGTH[ARMS["B"]]
+    shape = np.exp(-0.5 * ((wave - 4325.0) / 8.0) ** 2) + 0.15 * np.exp(-0.5 * ((wave - 4335.0) / 25.0) ** 2)
+    return np.asarray(1 + depth[exposures.petal][:, None] * shape, dtype=np.float32)
 
 
 def calibration(rng: np.random.Generator, n_rows: int, width: int, exposures: Exposures) -> Flux:
@@ -120,6 +130,4 @@ def _resolutions(arm: str) -> Flux:
 
 def resolution(arm: str, exposures: Exposures) -> Flux:
     """RESOLUTION [B, 11, W]; neighbouring fibers share a width."""
-    first = np.argmax(exposures.seen, axis=1)
-    fiber = exposures.fiber[np.arange(len(first)), first]
-    return np.asarray(_resolutions(arm)[(fiber // 25) % 8])
+    return np.asarray(_resolutions(arm)[(exposures.first_fiber // 25) % 8])
