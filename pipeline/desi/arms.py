@@ -32,11 +32,11 @@ def find_arms(file: CoaddFile, n_targets: int) -> dict[str, Arm]:
     """The arms a file has, by name.
 
     Raises:
-        InputError: reason ``missing_hdu``, ``wrong_shape`` or ``wrong_grid``.
+        InputError: reason ``missing_hdu``, ``truncated``, ``wrong_shape`` or ``wrong_grid``.
     """
     arms = {name: _arm(file, name, n_targets) for name in ARMS if _has(file, name)}
     if not arms:
-        raise InputError(f"{file.where}: no arm: expected B_FLUX, R_FLUX or Z_FLUX, found none", "missing_hdu")
+        raise file.missing("every arm (B_FLUX, R_FLUX, Z_FLUX)")
     return arms
 
 
@@ -90,7 +90,7 @@ def _arm(file: CoaddFile, name: str, n_targets: int) -> Arm:
 def _image(file: CoaddFile, name: str) -> Hdu:
     hdu = file.hdus.get(name)
     if hdu is None:
-        raise InputError(f"{file.where}: HDU {name} is missing", "missing_hdu")
+        raise file.missing(f"HDU {name}")
     if not hdu.is_image:
         raise InputError(f"{file.where}: HDU {name} is no plain image (compressed?)", "wrong_shape")
     return hdu

@@ -115,7 +115,7 @@ def read_coadd(store: ObjectStore, path: str, targetid: NDArray[np.int64], *, et
 def _table(file: CoaddFile, name: str) -> Hdu:
     hdu = file.hdus.get(name)
     if hdu is None or not hdu.is_table:
-        raise InputError(f"{file.where}: HDU {name} is missing", "missing_hdu")
+        raise file.missing(f"HDU {name}")
     return hdu
 
 

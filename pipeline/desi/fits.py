@@ -181,6 +181,8 @@ class Walk:
         Raises:
             InputError: reason ``not_fits``, ``truncated`` or ``bad_header``.
         """
+        if not self.size:
+            raise InputError(f"{self.where}: not a FITS file: it is empty", "not_fits")
         start = 0
         while start < self.size and (start == 0 or any(get(start, min(CARD, self.size - start)))):
             hdu = self._read(get, start)

@@ -88,6 +88,16 @@ class CoaddFile:
         data = unzipped(store.read(path), where)
         return cls(where, MemorySource(data), data[:FIRST_READ])
 
+    def missing(self, what: str) -> InputError:
+        """The error of a file that lacks ``what``: cut off, or never complete."""
+        if self.source.size % BLOCK:
+            return InputError(
+                f"{self.where}: truncated: {what} is missing and the file's {self.source.size:,} bytes are no "
+                f"multiple of {BLOCK}: fetch it again",
+                "truncated",
+            )
+        return InputError(f"{self.where}: {what} is missing", "missing_hdu")
+
     def bytes(self, start: int, length: int) -> Bytes:
         """Some bytes of the file, from what is at hand or else read now."""
         for first, piece in self._pieces:

@@ -226,7 +226,7 @@ def _translated(error: Exception, where: str, verb: str) -> StoreError | InputEr
             f"{where}: cannot {verb}: no credentials in the environment: set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or ask for unsigned access to a public bucket"
         )
-    if "non-partial" in text or "did not return a 206" in text:
+    if "non-partial" in text or "Range request not supported" in text:
         return StoreError(f"{where}: cannot {verb}: this server ignores byte ranges: use one that honours them")
     if re.search(r"\b416\b|Requested range", text, re.IGNORECASE):
         return _truncated(where, "a wanted range")
