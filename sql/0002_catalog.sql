@@ -15,7 +15,6 @@ CREATE TABLE spectra (
     snr            real,
     ebv            real,
     quality        integer NOT NULL DEFAULT 0,
-    split          text CHECK (split IN ('train', 'validate', 'calibrate')),
     chunk_id       text NOT NULL,
     shard          text NOT NULL,
     row_group      integer NOT NULL,
@@ -25,7 +24,6 @@ CREATE TABLE spectra (
     UNIQUE (targetid, coadd)
 );
 CREATE INDEX spectra_dec_ra ON spectra (dec, ra);
-CREATE INDEX spectra_chunk ON spectra (chunk_id);
 COMMENT ON TABLE spectra IS 'Every ingested spectrum, and where its pixels lie';
 COMMENT ON COLUMN spectra.spectrum_id IS '63-bit hash of (targetid, coadd): the key here and in Milvus';
 COMMENT ON COLUMN spectra.targetid IS 'DESI TARGETID; alone it may name several spectra';
@@ -41,7 +39,6 @@ COMMENT ON COLUMN spectra.zwarn IS 'redrock ZWARN bits; null: the catalog has no
 COMMENT ON COLUMN spectra.snr IS 'Median signal to noise per 0.8 Å pixel with information';
 COMMENT ON COLUMN spectra.ebv IS 'Galactic reddening E(B-V), mag; the flux is not corrected for it';
 COMMENT ON COLUMN spectra.quality IS 'Quality bits (pipeline.quality); 0: nothing is known to be wrong';
-COMMENT ON COLUMN spectra.split IS 'Its part in training, set by the sky pixel: train, validate or calibrate';
 COMMENT ON COLUMN spectra.chunk_id IS 'The chunk it was ingested with last';
 COMMENT ON COLUMN spectra.shard IS 'Path of the Parquet shard that holds its pixels';
 COMMENT ON COLUMN spectra.row_group IS 'Row group in the shard, from 0';

@@ -12,6 +12,7 @@ from pipeline.errors import RunError
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.significance import Calibrated, calibrate_scores
+from pipeline.splits import split_of_model
 from pipeline.stores import catalog, registry, runs
 from pipeline.stores.postgres import scalar, transaction
 
@@ -41,11 +42,13 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     if not force and _up_to_date(session, model_id):
         return None
     _record(session, model_id, float("nan"))
-    columns = ("spectrum_id", "ra", "dec", "z", "snr", "split", *COMPONENTS)
+    columns = ("spectrum_id", "healpix", "ra", "dec", "z", "snr", *COMPONENTS)
     table = catalog.read_scores(session.conn, model_id, columns=columns)
     if not table.num_rows:
         raise RunError(f"model {model_id} has scored nothing yet: run `skysift score` first")
-    calibration = np.asarray(table["split"].to_numpy() == "calibrate")
+    split = registry.find_model(session.conn, model_id).config["split"]
+    healpix = table["healpix"].fill_null(-1).to_numpy()
+    calibration = split_of_model(split, healpix, table["spectrum_id"].to_numpy()) == "calibrate"
     done = _calibrated(table, calibration)
     with progress("calibrate", table.num_rows, "spectra") as bar:
         catalog.write_calibration(session.conn, model_id, _rows(table, done))

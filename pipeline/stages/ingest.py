@@ -11,13 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import cluster
-from pipeline.catalog.pixels import pixel_of
 from pipeline.chunks import Chunk
 from pipeline.errors import InputError, RunError
 from pipeline.keys import spectrum_id
 from pipeline.progress import progress
 from pipeline.session import Session
-from pipeline.splits import split_of
 from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
 from pipeline.stores import accounts, catalog, ledger, manifest, registry, runs
@@ -25,7 +23,6 @@ from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
 COMMIT_CHUNKS = 32  # chunks a transaction holds at most
-SPLIT_SEED = 1  # another one would divide the sky between training and calibration otherwise
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def _commit(session: Session, results: Sequence[ChunkResult]) -> None:
     done = [_with_chunk(result) for result in results if result.rows.num_rows]
     with transaction(session.conn) as cur:
         if done:
-            catalog.upsert_spectra(cur, _with_split(pa.concat_tables(done)))
+            catalog.upsert_spectra(cur, pa.concat_tables(done))
         ledger.finish(
             cur,
             session.config.run,
@@ -116,13 +113,6 @@ def _commit(session: Session, results: Sequence[ChunkResult]) -> None:
 
 def _with_chunk(result: ChunkResult) -> pa.Table:
     return result.rows.append_column("chunk_id", pa.repeat(result.chunk_id, result.rows.num_rows))
-
-
-def _with_split(spectra: pa.Table) -> pa.Table:
-    """Add each spectrum's part in training; its sky pixel decides, or its own key where no position is known."""
-    pixel = pixel_of(*(spectra[name].to_numpy() for name in ("ra", "dec")))
-    parts = split_of(pixel, SPLIT_SEED, spectrum_id_B=spectra["spectrum_id"].to_numpy())
-    return spectra.append_column("split", pa.array(parts, pa.string()))
 
 
 def _forget_superseded(session: Session) -> None:

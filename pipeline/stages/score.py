@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pipeline.chunks import shard_path
 from pipeline.errors import InputError
 from pipeline.progress import progress
 from pipeline.session import Session
+from pipeline.splits import split_of_model
 from pipeline.stages.result import QUARANTINE, ChunkResult, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
 from pipeline.stores import accounts, catalog, ledger, registry, runs
@@ -42,7 +43,7 @@ SCORE_COLUMNS = {
     "density": "density",
     "n_pixels": "n_bins",
 }
-SMALL = ("spectrum_id", "targetid", "ra", "dec", "z", "snr")
+SMALL = ("spectrum_id", "targetid", "healpix", "ra", "dec", "z", "snr")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Loader:
 
 
 _CELLS = {
-    "spectrum_id": pa.int64(), "targetid": pa.int64(), "ra": pa.float64(), "dec": pa.float64(), "z": pa.float64(),
+    "spectrum_id": pa.int64(), "targetid": pa.int64(), "healpix": pa.int64(), "ra": pa.float64(), "dec": pa.float64(), "z": pa.float64(),
     "snr": pa.float32(), "flux": pa.float32(), "ivar": pa.float32(),
 }  # fmt: skip
 
@@ -86,7 +87,7 @@ class Scorer:
     def __init__(self, objects: ObjectStore, model_id: str, batch: int, cuda: bool) -> None:
         import torch
 
-        from pipeline.modelstore import load_model
+        from pipeline.registry import load_model
 
         torch.set_num_threads(1)
         self.model = load_model(objects, model_id).to("cuda" if cuda else "cpu")
@@ -133,6 +134,8 @@ class Scorer:
         done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
         columns = {name: pa.array(arrays[name][rows]) for name in SMALL}
         columns |= {name: pa.array(getattr(done, field)) for name, field in SCORE_COLUMNS.items()}
+        split = self.model.provenance["split"]
+        columns["in_training"] = split_of_model(split, arrays["healpix"][rows], arrays["spectrum_id"][rows]) == "train"
         flat = pa.array(done.embedding.reshape(-1))
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, done.embedding.shape[1])
         return pa.table(columns)
@@ -154,13 +157,15 @@ def score(session: Session, model_id: str) -> StageSummary:
     work = ledger.pending(session.conn, run, "score", model_id)
     outcomes: list[ledger.Outcome] = []
     if work:
-        session.vectors.ensure_collection(model_id, _dimensions(session, model_id))
+        settings = registry.find_model(session.conn, model_id).config
+        trained_on = frozenset(settings["training_chunks"])
+        session.vectors.ensure_collection(model_id, int(settings["vae"]["latent"]))
         with (
             cluster.connected(config) as resources,
             progress("score", sum(item.n_rows for item in work), "spectra") as bar,
         ):
             for results in batches(_results(session, work, model_id, resources), COMMIT_CHUNKS):
-                _commit(session, model_id, results)
+                _commit(session, model_id, results, trained_on)
                 outcomes += [result.outcome for result in results]
                 bar.advance(sum(result.n_in for result in results))
     accounts.reconcile(session.conn, run, "score", model_id)
@@ -168,10 +173,6 @@ def score(session: Session, model_id: str) -> StageSummary:
     if work:
         runs.record_metrics(session.conn, run, "score", done.metrics(), model_id=model_id)
     return done
-
-
-def _dimensions(session: Session, model_id: str) -> int:
-    return int(registry.find_model(session.conn, model_id).config["vae"]["latent"])
 
 
 def _results(
@@ -199,15 +200,23 @@ def _scored(session: Session, loaded: Dataset, model_id: str, resources: dict[st
     )
 
 
-def _commit(session: Session, model_id: str, results: Sequence[ChunkResult]) -> None:
+def _marked(result: ChunkResult, trained_on: Set[str]) -> pa.Table:
+    """Clear ``in_training`` where the training did not get round to the spectrum's chunk."""
+    if result.chunk_id in trained_on:
+        return result.rows
+    at = result.rows.column_names.index("in_training")
+    return result.rows.set_column(at, "in_training", pa.repeat(False, result.rows.num_rows))
+
+
+def _commit(session: Session, model_id: str, results: Sequence[ChunkResult], trained_on: Set[str]) -> None:
     """Milvus first, then PostgreSQL's rows and the chunks' ``done`` in one transaction."""
-    done = [result.rows for result in results if result.rows.num_rows]
+    done = [_marked(result, trained_on) for result in results if result.rows.num_rows]
     table = pa.concat_tables(done).combine_chunks() if done else None
     if table is not None:
-        session.vectors.upsert(model_id, table.select([*SMALL[:1], *SMALL[2:], "embedding"]))
+        session.vectors.upsert(model_id, table.select(["spectrum_id", "ra", "dec", "z", "snr", "embedding"]))
     with transaction(session.conn) as cur:
         if table is not None:
-            catalog.upsert_scores(cur, model_id, table.select(["spectrum_id", *SCORE_COLUMNS]))
+            catalog.upsert_scores(cur, model_id, table.select(["spectrum_id", *SCORE_COLUMNS, "in_training"]))
         ledger.finish(
             cur,
             session.config.run,
