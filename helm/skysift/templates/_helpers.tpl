@@ -11,14 +11,16 @@
 {{- end }}
 
 {{- define "skysift.labels" -}}
-{{ include "skysift.selector" . }}
+app.kubernetes.io/name: skysift
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end }}
 
-{{- define "skysift.selector" -}}
-app.kubernetes.io/name: skysift
+{{/* KubeRay's head Service selects its pods by app.kubernetes.io/name, which is therefore KubeRay's to set. */}}
+{{- define "skysift.podLabels" -}}
+app.kubernetes.io/part-of: skysift
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 

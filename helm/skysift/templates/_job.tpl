@@ -1,4 +1,4 @@
-{{/* The ConfigMap is named by its content, so that a running job keeps the one it started with. */}}
+{{/* The ConfigMap is named by its content, so that another config makes another RayJob. */}}
 {{- define "skysift.configMap" -}}
 {{ include "skysift.name" . }}-{{ include "skysift.config" . | sha256sum | trunc 8 }}
 {{- end }}
@@ -62,7 +62,7 @@ template:
 {{/* KubeRay's submitter, which gets its command from KubeRay; the tables are migrated before it. */}}
 {{- define "skysift.submitter" -}}
 metadata:
-  labels: {{- include "skysift.labels" . | nindent 4 }}
+  labels: {{- include "skysift.podLabels" . | nindent 4 }}
     app.kubernetes.io/component: submitter
 spec:
   {{- include "skysift.pod" . | nindent 2 }}

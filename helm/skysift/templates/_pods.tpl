@@ -90,7 +90,7 @@ volumes:
 {{/* The template of a Ray pod. Argument: (dict "root" context "group" values "name" container-name "annotations" map). */}}
 {{- define "skysift.rayPod" -}}
 metadata:
-  labels: {{- include "skysift.labels" .root | nindent 4 }}
+  labels: {{- include "skysift.podLabels" .root | nindent 4 }}
     app.kubernetes.io/component: {{ .name }}
   {{- with .annotations }}
   annotations: {{- toYaml . | nindent 4 }}
