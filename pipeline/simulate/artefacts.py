@@ -40,13 +40,14 @@ class Hurt:
 def choose(
     rng: np.random.Generator, usual: NDArray[np.bool_], exposures: Exposures,
     fraction: float,
+    with_group: bool,
 ) -> Hurt:  # fmt: skip
-    """Pick a ``fraction`` of the ``usual`` rows [B], and now and then a group of neighbouring fibers among them."""
+    """Pick a ``fraction`` of the ``usual`` rows [B], and a group of neighbouring fibers if asked."""
     n = len(usual)
     label = np.where(rng.random(n) < fraction, rng.choice(CLASSES, n), "").astype("U24")
     label[~usual] = ""
     hurt = Hurt(label, np.where(label != "", np.exp(rng.uniform(0, np.log(20), n)), np.nan), [{} for _ in range(n)])
-    if fraction > 0 and exposures.program == "dark" and exposures.tileid[0] % GROUP_EVERY == 0:
+    if with_group:
         _choose_group(rng, hurt, usual, exposures)
     return hurt
 

@@ -60,10 +60,10 @@ CATALOG: tuple[Column, ...] = parse_columns(
     "TARGETID:K SURVEY:7A PROGRAM:6A HEALPIX:J SPGRPVAL:J "
     + _FIT.format(method="")
     + "COADD_FIBERSTATUS:J "
-    + _TARGET.format(name="")
+    + _TARGET.format(name="DESINAME:22A")
     + "CMX_TARGET:K DESI_TARGET:K BGS_TARGET:K MWS_TARGET:K SCND_TARGET:K "
     + _OTHER_TARGETING
-    + _COADD.format(psf=_PSF, mjd="")
+    + _COADD.format(psf=_PSF, mjd=_MJD)
     + _TSNR2
-    + " SV_NSPEC:J SV_PRIMARY:L MAIN_NSPEC:J MAIN_PRIMARY:L ZCAT_NSPEC:J ZCAT_PRIMARY:L"
+    + " SV_NSPEC:J SV_PRIMARY:L MAIN_NSPEC:J MAIN_PRIMARY:L ZCAT_NSPEC:I ZCAT_PRIMARY:L"
 )

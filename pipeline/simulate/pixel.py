@@ -93,7 +93,9 @@ def _simulate_file(
     forest = (kind == "quasar") & (targets.z[rows] > 2.1)
     exposures = draw_exposures(rng, program, healpix, targets.ra[rows], forest, kind == "badfiber")
     usual = (kind == "quasar") & (spectra.anomaly[rows] == "")
-    hurt = artefacts.choose(rng, usual, exposures, options.artefact_fraction)
+    fraction = options.artefact_fraction
+    with_group = fraction > 0 and program == "dark" and healpix % artefacts.GROUP_EVERY == 0
+    hurt = artefacts.choose(rng, usual, exposures, fraction, with_group)
     arms = [instrument.observe_arm(rng, name, spectra.flux[rows], exposures) for name in "BRZ"]
     artefacts.hurt_broken_fibers(rng, arms, kind == "badfiber")
     significance = anomalies.significance(arms, spectra.difference_of(rows))
