@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -74,15 +73,10 @@ def facts(conn: Connection, run: runs.Run) -> Facts:
     model = registry.find_model(conn, run.model_id) if run.model_id else None
     said = _model_facts(model) if model else {}
     trained_on = model.config.get("n_train") if model else None
-    survey = _without_secrets(str(run.config.get("survey", {}).get("root", "")))
+    survey = str(run.config.get("survey", {}).get("root", ""))
     now = datetime.now(UTC).replace(microsecond=0)
     created = run.created_at.astimezone(UTC)
     return Facts(run.run_id, survey, run.state, created, now, version("skysift"), run.model_id, said, trained_on)
-
-
-def _without_secrets(url: str) -> str:
-    """Drop user, password and query from a URL."""
-    return re.sub(r"(://)[^/@]*@", r"\1", url).split("?")[0]
 
 
 def _model_facts(model: registry.Model) -> dict[str, str]:
@@ -259,7 +253,7 @@ def _pixels(session: Session, rows: Sequence[dict[str, Any]]) -> tuple[NDArray[n
 def _load(session: Session, model_id: str) -> TrainedModel | None:
     if not model_id:
         return None
-    from pipeline.registry import load_model
+    from pipeline.modelstore import load_model
 
     return load_model(session.objects, model_id)
 

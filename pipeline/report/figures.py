@@ -68,8 +68,11 @@ def against(catalog: Catalog, x: str, y: str) -> Figure:
         ax.set_yscale("log")
         _ticks(ax.yaxis, second)
     _density(figure, ax, _edges(first, x, 70), _edges(second, y, 56), (first, second))
-    ax.scatter(first[top], second[top], s=24, facecolor="none", edgecolor=VERMILLION, lw=1.1, label=f"top {top.sum()}")
-    ax.legend(loc="upper left", handletextpad=0.2)
+    if top.any():
+        ax.scatter(
+            first[top], second[top], s=24, facecolor="none", edgecolor=VERMILLION, lw=1.1, label=f"top {top.sum()}"
+        )
+        ax.legend(loc="upper left", handletextpad=0.2)
     return figure
 
 

@@ -24,7 +24,7 @@ def sky_map(ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> Figure:
     ra, dec, top = ra[known], dec[known], top[known]
     middle, width = _extent(ra)
     height = float(np.ptp(dec)) if len(dec) else 0.0
-    figure = Figure(figsize=(6.0, 3.6))
+    figure = Figure(figsize=(6.0, 3.7))
     if len(ra) and max(width * np.cos(np.radians(np.median(dec))), height) < _ZOOM:
         _zoomed(figure, (ra - middle + 180.0) % 360.0 - 180.0 + middle, dec, top)
     else:
@@ -45,7 +45,7 @@ def _extent(ra: Floats) -> tuple[float, float]:
 
 
 def _zoomed(figure: Figure, ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> None:
-    ax = figure.add_axes((0.1, 0.14, 0.77, 0.82))
+    ax = figure.add_axes((0.1, 0.135, 0.77, 0.8))
     if len(ra) >= 300:
         scale = float(np.cos(np.radians(np.median(dec))))
         spans = np.maximum([np.ptp(ra) * scale, np.ptp(dec)], 0.1)
@@ -54,17 +54,23 @@ def _zoomed(figure: Figure, ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> 
         count, _, _ = np.histogram2d(ra, dec, bins=edges)
         area = scale * np.diff(edges[0])[0] * np.diff(edges[1])[0]
         mesh = ax.pcolormesh(*edges, np.where(count > 0, count / area, np.nan).T, cmap=DENSITY, rasterized=True)
-        bar = figure.colorbar(mesh, cax=figure.add_axes((0.89, 0.14, 0.02, 0.82)))
+        bar = figure.colorbar(mesh, cax=figure.add_axes((0.89, 0.135, 0.02, 0.8)))
         bar.outline.set_linewidth(0.5)
         bar.set_label("spectra deg$^{-2}$")
     else:
         ax.scatter(ra, dec, s=9, color=BLUE, lw=0)
-    ax.scatter(ra[top], dec[top], s=26, facecolor="none", edgecolor=VERMILLION, lw=1.1, label=f"top {top.sum()}")
+    _mark(ax, ra[top], dec[top])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value % 360.0:g}"))
     ax.set_aspect(1.0 / max(np.cos(np.radians(np.median(dec))), 0.1), adjustable="datalim")
     ax.invert_xaxis()
-    ax.legend(loc="upper left", handletextpad=0.2)
     tidy(ax, "right ascension / deg (ICRS)", "declination / deg (ICRS)")
+
+
+def _mark(ax: Axes, x: Floats, y: Floats) -> None:
+    """The top anomalies, named above the map's corner where nothing lies."""
+    if len(x):
+        ax.scatter(x, y, s=24, facecolor="none", edgecolor=VERMILLION, lw=1.1, label=f"top {len(x)}")
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), handletextpad=0.2, borderaxespad=0.0)
 
 
 def _edges(values: Floats, side: float) -> Floats:
@@ -72,7 +78,7 @@ def _edges(values: Floats, side: float) -> Floats:
 
 
 def _whole(figure: Figure, ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> None:
-    ax = figure.add_axes((0.07, 0.15, 0.9, 0.82), projection="mollweide")
+    ax = figure.add_axes((0.07, 0.15, 0.9, 0.8), projection="mollweide")
     x, y = _mollweide(ra), np.radians(dec)
     if len(ra):
         edges = np.radians(np.linspace(-180, 180, 181)), np.arcsin(np.linspace(-1, 1, 91))  # equal areas, 4.6 deg²
@@ -83,8 +89,7 @@ def _whole(figure: Figure, ra: Floats, dec: Floats, top: NDArray[np.bool_]) -> N
         bar = figure.colorbar(mesh, cax=figure.add_axes((0.3, 0.105, 0.4, 0.02)), orientation="horizontal")
         bar.outline.set_linewidth(0.5)
         bar.set_label("spectra deg$^{-2}$", labelpad=1)
-        ax.scatter(x[top], y[top], s=24, facecolor="none", edgecolor=VERMILLION, lw=1.1, label=f"top {top.sum()}")
-        ax.legend(loc="upper right", bbox_to_anchor=(1.0, 1.04), handletextpad=0.2)
+        _mark(ax, x[top], y[top])
     _galactic_plane(ax)
     ax.grid(True)
     ticks = np.arange(-120, 121, 60)

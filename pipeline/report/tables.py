@@ -47,7 +47,9 @@ def rule(metric: Metric) -> str:
 
 
 def _removed(metric: Metric) -> str:
-    return "not applied: no such column" if metric.value is None else f"−{metric.value:,.0f}"
+    if metric.value is None:
+        return "not applied: no such column"
+    return f"−{metric.value:,.0f}" if metric.value else "0"
 
 
 def counts(contents: Contents) -> Table:
