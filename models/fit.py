@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
 from models.density import GaussianMixture
 from models.filters import ModelError
@@ -19,7 +20,7 @@ from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
 from models.scores import residuals
 from models.trained import TrainedModel, fitted_groups
-from models.vae import VAE, Prepared, amplitude, softened
+from models.vae import CLIP, VAE, Prepared, amplitude, softened
 
 WARM_UP = 0.05  # fraction of the steps with a rising learning rate
 LAST_RATE = 0.02  # of the peak, at the end of the cosine
@@ -27,6 +28,7 @@ WEIGHT_DECAY = 1e-4
 MAX_GRADIENT = 1.0
 HIDDEN_SHARE = 0.25  # of spectra in a batch that the encoder sees with a gap
 COMPOSITE_ROUNDS = 6
+LINEAR_SPECTRA = 8192  # that the linear model is solved from, at most
 
 
 class Forward(Protocol):
@@ -102,24 +104,22 @@ class FitState:
 _COUNTERS = ("steps", "step", "segment", "seen", "stale", "best_loss", "history")
 
 
-def set_composite(vae: VAE, spectra: Prepared) -> None:
-    """Set the network's mean quasar from spectra of many redshifts.
+def composite(flux_BO: Tensor, weight_BO: Tensor, offset_B: Tensor, n_rest: int) -> Tensor:
+    """Return the mean quasar of spectra of many redshifts, [R].
 
     Amplitudes and composite are solved in turn, each by weighted least squares, so that spectra which share
     only part of their rest-frame range are stitched together. Bins never seen take the nearest seen one's value.
     """
-    weight_BO = softened(spectra.weight_BO)
-    flux_BO = spectra.flux_BO.clamp(-10.0, 30.0)
-    index_BO = spectra.offset_B[:, None] + torch.arange(N_OBSERVED, device=spectra.scale_B.device)
-    mean_R = torch.ones_like(vae.mean_R)
+    index_BO = offset_B[:, None] + torch.arange(N_OBSERVED, device=offset_B.device)
+    mean_R = torch.ones(n_rest, device=offset_B.device)
     for _ in range(COMPOSITE_ROUNDS):
-        mean_BO = mean_R.unfold(0, N_OBSERVED, 1).index_select(0, spectra.offset_B)
+        mean_BO = mean_R.unfold(0, N_OBSERVED, 1).index_select(0, offset_B)
         level_B1 = amplitude(flux_BO, weight_BO, mean_BO).clamp(0.1, 10.0)[:, None]
         top_R = torch.zeros_like(mean_R).index_add_(0, index_BO.view(-1), (weight_BO * level_B1 * flux_BO).view(-1))
         weight = (weight_BO * torch.square(level_B1)).view(-1)
         known_R = torch.zeros_like(mean_R).index_add_(0, index_BO.view(-1), weight)
         mean_R = _filled(top_R, known_R)
-    vae.mean_R.copy_(mean_R)
+    return mean_R
 
 
 def _filled(top_R: Tensor, known_R: Tensor) -> Tensor:
@@ -135,8 +135,11 @@ def _filled(top_R: Tensor, known_R: Tensor) -> Tensor:
 
 
 def begin(state: FitState, spectra: Prepared) -> None:
-    """Give the fresh network what can be solved for directly, from some training spectra."""
-    set_composite(state.vae, spectra)
+    """Give the fresh network what can be solved for directly, the linear model, from some training spectra."""
+    part = spectra.rows(torch.arange(min(len(spectra), LINEAR_SPECTRA), device=spectra.scale_B.device))
+    flux_BO, weight_BO = part.flux_BO.clamp(-CLIP, CLIP), softened(part.weight_BO)
+    mean_R = composite(flux_BO, weight_BO, part.offset_B, state.vae.grid.n_rest)
+    state.vae.set_linear(*fit_basis(flux_BO, weight_BO, part.offset_B, mean_R, state.vae.config.latent))
 
 
 def train_segment(state: FitState, spectra: Prepared, batch: int, steps: int, forward: Forward | None = None) -> None:

@@ -71,9 +71,10 @@ def fitted_groups(vae: VAE, spectra: Prepared) -> Iterator[tuple[Tensor, Prepare
     """
     for rows in torch.split(torch.argsort(spectra.offset_B, stable=True), GROUP):
         group = spectra.rows(rows)
-        low, width = vae.window(group.offset_B)
-        latent_GD, _ = vae.encode(*vae.inputs(group, low, width), low)
-        model_GO = take(vae.decode(latent_GD, low, low + width), group.offset_B - low, N_OBSERVED)
+        window = vae.window(group)
+        latent_GD, _ = vae.encode(window)
+        model_GR = vae.decode(latent_GD, window.low, window.low + window.flux_BR.shape[1])
+        model_GO = take(model_GR, group.offset_B - window.low, N_OBSERVED)
         best_G = amplitude(group.flux_BO, softened(group.weight_BO), model_GO)
         yield rows, group, latent_GD, model_GO.mul_(best_G[:, None])
 

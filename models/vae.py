@@ -1,8 +1,9 @@
-"""A variational autoencoder from damped, mask-aware rest-frame spectra to a rest-frame spectrum.
+"""A variational autoencoder of rest-frame spectra, built around a linear model that is solved exactly.
 
-The encoder sees each bin's departure from the mean quasar, damped by how little is known of it, and a coarse
-channel that says what is known. The decoder's last layer is a learned basis on the rest-frame grid; the
-amplitude is solved by inverse-variance-weighted least squares, so the latents carry shape alone.
+The encoder begins with the posterior of that linear model, which takes every bin's noise and every gap into account
+exactly, and corrects it by what a network sees in the residual, damped by how little is known of each bin. The
+decoder adds a learned curved part to the linear reconstruction. The amplitude is solved by weighted least squares,
+so the latents carry shape alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.basis import pairs, posterior
 from models.config import VAEConfig
 from models.grid import BLOCK, N_OBSERVED, RestGrid
 from models.losses import divergence, misfit
@@ -82,63 +84,67 @@ class VAE(nn.Module):
     """
 
     mean_R: Tensor
+    basis_RD: Tensor
+    pairs_RP: Tensor
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
         self.grid = RestGrid(config.z_max)
-        n_rest, hidden = self.grid.n_rest, config.hidden
+        n_rest, hidden, latent = self.grid.n_rest, config.hidden, config.latent
+        self.register_buffer("mean_R", torch.ones(n_rest))
+        self.register_buffer("basis_RD", torch.zeros(n_rest, latent))
+        self.register_buffer("pairs_RP", torch.zeros(n_rest, (latent + 1) * (latent + 2) // 2), persistent=False)
         self.enter = nn.Linear(n_rest, hidden)
         self.enter_known = nn.Linear(n_rest // BLOCK, hidden, bias=False)
+        self.enter_linear = nn.Linear(2 * latent, hidden, bias=False)
         self.encode_1 = nn.Linear(hidden, hidden)
-        self.encode_2 = nn.Linear(hidden, 2 * config.latent)
-        self.decode_1 = nn.Linear(config.latent, hidden // 2)
-        self.decode_2 = nn.Linear(hidden // 2, hidden // 2)
+        self.encode_2 = nn.Linear(hidden, 2 * latent)
+        self.decode_1 = nn.Linear(latent, hidden)
+        self.decode_2 = nn.Linear(hidden, hidden // 2)
         self.leave = nn.Linear(hidden // 2, n_rest)
-        self.register_buffer("mean_R", torch.ones(n_rest))
-        nn.init.zeros_(self.leave.bias)
-        with torch.no_grad():
-            self.encode_2.weight.mul_(0.1)
-            self.leave.weight.mul_(0.3)
+        for last in (self.encode_2, self.leave):  # begin as the linear model
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda module, _: module.set_linear(module.mean_R, module.basis_RD)
+        )
 
-    def encode(self, damped_BR: Tensor, known_BC: Tensor, low: int) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance of the latent posterior, [B, D] each.
+    @torch.no_grad()
+    def set_linear(self, mean_R: Tensor, basis_RD: Tensor) -> None:
+        """Set the linear model that the network corrects, see ``models.basis``."""
+        self.mean_R.copy_(mean_R)
+        self.basis_RD.copy_(basis_RD)
+        self.pairs_RP.copy_(pairs(self.mean_R, self.basis_RD))
 
-        Args:
-            damped_BR: departures from the mean spectrum × known fraction, in the window.
-            known_BC: mean known fraction of each block, in the window.
-            low: first rest-frame bin of the window, a multiple of the block.
-        """
-        high = low + damped_BR.shape[1]
-        hidden = functional.linear(damped_BR, self.enter.weight[:, low:high], self.enter.bias)
-        hidden = hidden + functional.linear(known_BC, self.enter_known.weight[:, low // BLOCK : high // BLOCK])
-        hidden = functional.silu(hidden)
-        hidden = functional.silu(self.encode_1(hidden))
-        mean, log_variance = self.encode_2(hidden).chunk(2, dim=1)
-        return mean, log_variance.clamp(-12.0, 6.0)
+    def encode(self, window: Window) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance of the latent posterior, [B, D] each."""
+        span = slice(window.low, window.low + window.flux_BR.shape[1])
+        blocks = slice(span.start // BLOCK, span.stop // BLOCK)
+        mean_R, basis_RD = self.mean_R[span], self.basis_RD[span]
+        with torch.no_grad(), torch.autocast(window.flux_BR.device.type, enabled=False):
+            soft_BR = softened(window.weight_BR)
+            flux_BR = window.flux_BR.clamp(-CLIP, CLIP)
+            linear = posterior(flux_BR, soft_BR, mean_R, basis_RD, self.pairs_RP[span])
+            level_B1 = linear.level_B[:, None]
+            weight_BR = window.weight_BR * level_B1.square()
+            known_BR = weight_BR / (weight_BR + 1.0)
+            rest_BR = (flux_BR / level_B1 - torch.addmm(mean_R, linear.mean_BK, basis_RD.T)).mul_(known_BR)
+            known_BC = known_BR.view(len(known_BR), -1, BLOCK).mean(2)
+            log_variance_BD = linear.covariance_BKK.diagonal(dim1=1, dim2=2).clamp(min=1e-6).log()
+        hidden = functional.linear(rest_BR, self.enter.weight[:, span], self.enter.bias)
+        hidden = hidden + functional.linear(known_BC, self.enter_known.weight[:, blocks])
+        hidden = hidden + self.enter_linear(torch.cat([linear.mean_BK, log_variance_BD], 1))
+        hidden = functional.silu(self.encode_1(functional.silu(hidden)))
+        mean_change, log_variance_change = self.encode_2(hidden).chunk(2, dim=1)
+        return linear.mean_BK + mean_change, (log_variance_BD + log_variance_change).clamp(-14.0, 6.0)
 
     def decode(self, latent_BD: Tensor, low: int, high: int) -> Tensor:
         """Return spectra in units of the amplitude, [B, high − low]."""
         hidden = functional.silu(self.decode_1(latent_BD))
         hidden = functional.silu(self.decode_2(hidden))
-        out = functional.linear(hidden, self.leave.weight[low:high], self.leave.bias[low:high])
-        return out + self.mean_R[low:high]
-
-    def inputs(self, spectra: Prepared, low: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return the encoder's two inputs for spectra inside a window, [B, width] and [B, width / 16].
-
-        Spectra are first brought to the mean quasar's amplitude, which makes those of different redshift, whose
-        scales come from different parts of the quasar, alike.
-        """
-        start_B = spectra.offset_B - low
-        mean_BO = self.mean_R.unfold(0, N_OBSERVED, 1).index_select(0, spectra.offset_B)
-        flux_BO = spectra.flux_BO.clamp(-CLIP, CLIP)
-        level_B1 = amplitude(flux_BO, softened(spectra.weight_BO), mean_BO).clamp(0.1, 10.0)[:, None]
-        weight_BO = spectra.weight_BO * torch.square(level_B1)
-        known_BO = weight_BO / (weight_BO + 1.0)
-        damped_BO = flux_BO.div_(level_B1).sub_(mean_BO).mul_(known_BO)
-        known_BR = place(known_BO, start_B, width)
-        return place(damped_BO, start_B, width), known_BR.view(len(spectra), -1, BLOCK).mean(2)
+        curved = functional.linear(hidden, self.leave.weight[low:high], self.leave.bias[low:high])
+        return curved + torch.addmm(self.mean_R[low:high], latent_BD, self.basis_RD[low:high].T)
 
     def forward(self, spectra: Prepared, seen: Prepared, noise_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return half the χ² of each spectrum and its KL divergence, [B] each.
@@ -148,21 +154,29 @@ class VAE(nn.Module):
             seen: the same spectra as the encoder is to see them.
             noise_BD: unit normal, for the reparameterisation.
         """
-        low, width = self.window(spectra.offset_B)
-        mean_BD, log_variance_BD = self.encode(*self.inputs(seen, low, width), low)
+        target = self.window(spectra)
+        mean_BD, log_variance_BD = self.encode(self.window(seen))
         latent_BD = mean_BD + noise_BD * torch.exp(0.5 * log_variance_BD)
-        model_BR = self.decode(latent_BD, low, low + width)
-        start_B = spectra.offset_B - low
-        flux_BR = place(spectra.flux_BO, start_B, width)
-        weight_BR = place(softened(spectra.weight_BO), start_B, width)
-        best_B = amplitude(flux_BR, weight_BR, model_BR)
-        return misfit(flux_BR, weight_BR, best_B[:, None] * model_BR), divergence(mean_BD, log_variance_BD)
+        model_BR = self.decode(latent_BD, target.low, target.low + target.flux_BR.shape[1]).float()
+        weight_BR = softened(target.weight_BR)
+        best_B1 = amplitude(target.flux_BR, weight_BR, model_BR)[:, None]
+        return misfit(target.flux_BR, weight_BR, best_B1 * model_BR), divergence(mean_BD, log_variance_BD)
 
-    def window(self, offset_B: Tensor) -> tuple[int, int]:
-        """Return (low, width) of the smallest window of whole blocks that holds these spectra."""
-        low = int(offset_B.min()) // BLOCK * BLOCK
-        high = -(-(int(offset_B.max()) + N_OBSERVED) // BLOCK) * BLOCK
-        return low, high - low
+    def window(self, spectra: Prepared) -> Window:
+        """Place spectra in the smallest window of whole blocks that holds them all."""
+        low = int(spectra.offset_B.min()) // BLOCK * BLOCK
+        width = -(-(int(spectra.offset_B.max()) + N_OBSERVED - low) // BLOCK) * BLOCK
+        start_B = spectra.offset_B - low
+        return Window(low, place(spectra.flux_BO, start_B, width), place(spectra.weight_BO, start_B, width))
+
+
+@dataclass
+class Window:
+    """Spectra in a window of the rest-frame grid; 0 outside their own range."""
+
+    low: int  # first bin, a multiple of the block
+    flux_BR: Tensor
+    weight_BR: Tensor
 
 
 def amplitude(flux: Tensor, weight: Tensor, model: Tensor) -> Tensor:

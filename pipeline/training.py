@@ -16,6 +16,7 @@ from models.config import FitConfig, VAEConfig
 from models.fit import FitState, Forward, begin, finish, judge, train_segment, validate
 from models.trained import TrainedModel, load_spectra
 from models.vae import VAE, Prepared
+from pipeline.catalog.pixels import pixel_of
 from pipeline.errors import RunError
 from pipeline.keys import content_hash
 from pipeline.quality import Quality
@@ -26,7 +27,7 @@ from pipeline.stores.objects import ObjectStore
 SEGMENT = 16_384  # training spectra a segment holds at most, over all workers; in memory 17 kB each
 VALIDATION = 4_096  # spectra that judge each segment, at most
 READERS = 4  # shards read at once by a worker
-COLUMNS = ("spectrum_id", "healpix", "z", "quality", "flux", "ivar")
+COLUMNS = ("spectrum_id", "ra", "dec", "z", "quality", "flux", "ivar")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def read_spectra(plan: Plan, objects: ObjectStore, vae: VAE, shards: Sequence[Sh
 
 def _read(plan: Plan, objects: ObjectStore, vae: VAE, part: str, path: str) -> Prepared:
     shard = read_shard(objects, path, COLUMNS)
-    pixel = shard.numbers("healpix") if plan.by_pixel else np.full(len(shard), -1)
+    pixel = pixel_of(shard.numbers("ra"), shard.numbers("dec")) if plan.by_pixel else np.full(len(shard), -1)
     wanted = split_of(pixel, plan.split_seed, spectrum_id_B=shard.spectrum_id_B) == part
     wanted &= usable(shard.z_B, shard.quality_B, vae.config.z_max)
     rows = np.flatnonzero(wanted)
