@@ -96,6 +96,10 @@ CREATE TABLE scores (
     p_value               double precision,
     rank                  integer,
     extrapolated          boolean,
+    global_surprise       real,
+    emission_surprise     real,
+    absorption_surprise   real,
+    density_surprise      real,
     PRIMARY KEY (spectrum_id, model_id)
 ) PARTITION BY LIST (model_id);
 CREATE INDEX scores_rank ON scores (rank);
@@ -118,6 +122,10 @@ COMMENT ON COLUMN scores.in_training IS 'The model was trained on this spectrum'
 COMMENT ON COLUMN scores.anomaly_score IS 'Combined score, larger is stranger; null until calibrated';
 COMMENT ON COLUMN scores.p_value IS 'Chance of so large a score for a normal spectrum; null until calibrated';
 COMMENT ON COLUMN scores.rank IS 'Place in the survey, 1 is the strangest, without ties; null until calibrated';
+COMMENT ON COLUMN scores.global_surprise IS 'Negative natural log of the p-value of global_score alone; null until calibrated';
+COMMENT ON COLUMN scores.emission_surprise IS 'The same of local_emission';
+COMMENT ON COLUMN scores.absorption_surprise IS 'The same of local_absorption';
+COMMENT ON COLUMN scores.density_surprise IS 'The same of density';
 COMMENT ON COLUMN scores.extrapolated IS 'p_value is below what the calibration spectra reach; null until calibrated';
 
 -- The subselect is evaluated once a query, so that all partitions but the promoted one are pruned at run time,
@@ -125,6 +133,7 @@ COMMENT ON COLUMN scores.extrapolated IS 'p_value is below what the calibration 
 CREATE VIEW anomaly_catalog AS
 SELECT spectrum_id, targetid, coadd, survey, program, healpix, ra, dec, z, snr,
        anomaly_score, p_value, rank, extrapolated,
+       global_surprise, emission_surprise, absorption_surprise, density_surprise,
        chi2_reduced, global_score,
        local_emission, emission_wavelength, emission_width,
        local_absorption, absorption_wavelength, absorption_width,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import RunError
 from pipeline.report import choice
 from pipeline.report.contents import Catalog, Contents, Embedding, Facts, Metric, Quarantined, Reason, Spectrum, Step
+from pipeline.splits import split_of_model
 from pipeline.stores import accounts, registry, runs
 from pipeline.stores.postgres import Connection, fetch_table, scalar, transaction
 
@@ -25,6 +26,7 @@ STAGES = ("plan", "ingest", "train", "score", "calibrate", "report")
 TOP = 24  # anomalies in the gallery
 EXAMPLES = 6  # ordinary spectra shown
 SAMPLE = 20_000  # embeddings on the map
+CALIBRATION = 20_000  # calibration spectra that reasons are judged by, at most
 
 
 def gather(session: Session) -> Contents:
@@ -161,7 +163,7 @@ def read_catalog(conn: Connection, run_id: str, model_id: str) -> Catalog:
 _CATALOG = """
     SELECT s.spectrum_id, s.targetid, s.ra, s.dec, s.z, s.snr, x.anomaly_score, x.p_value, coalesce(x.rank, 0) AS rank,
            coalesce(x.extrapolated, false)::int AS extrapolated,
-           coalesce(s.split = 'train', false)::int AS training, x.chi2_reduced AS chi2
+           coalesce(x.in_training, false)::int AS training, x.chi2_reduced AS chi2
     FROM (SELECT DISTINCT t.targetid, c.coadd
           FROM run_chunks r JOIN chunks c USING (chunk_id) JOIN targets t USING (chunk_id)
           WHERE r.run_id = %(run)s) AS wanted
@@ -181,21 +183,32 @@ def _integers(table: pa.Table, name: str) -> NDArray[np.int64]:
 def read_reasons(conn: Connection, model_id: str, spectrum_id: NDArray[np.int64]) -> dict[int, Reason]:
     """Return the strongest reason of each scored spectrum: the component with the smallest p-value.
 
-    Only the calibration spectra are read beside the ones asked for: nothing else enters a component's p-value.
+    At most ``CALIBRATION`` calibration spectra are read for it: enough to tell which component leads.
     """
+    reference = _calibration_spectra(conn, model_id)
     with transaction(conn) as cur:
-        wanted = {"model": model_id, "ids": spectrum_id.tolist()}
-        table = fetch_table(cur, _COMPONENTS, wanted)
-    return choice.reasons(table, spectrum_id) if table.num_rows else {}
+        wanted = np.union1d(reference, spectrum_id).tolist()
+        table = fetch_table(cur, _COMPONENTS, {"model": model_id, "ids": wanted})
+    return choice.reasons(table, spectrum_id, reference) if table.num_rows else {}
 
 
+def _calibration_spectra(conn: Connection, model_id: str) -> NDArray[np.int64]:
+    split = registry.find_model(conn, model_id).config["split"]
+    with transaction(conn) as cur:
+        table = fetch_table(cur, _SCORED, {"model": model_id})
+    key, healpix = (_integers(table, name) for name in ("spectrum_id", "healpix"))
+    found = key[split_of_model(split, healpix, key) == "calibrate"]
+    return found[:: max(1, -(-len(found) // CALIBRATION))]  # keys are hashes: any regular choice is random
+
+
+_SCORED = """
+    SELECT x.spectrum_id, coalesce(s.healpix, -1) AS healpix FROM scores x JOIN spectra s USING (spectrum_id)
+    WHERE x.model_id = %(model)s ORDER BY 1"""
 _COMPONENTS = """
-    SELECT x.spectrum_id, s.z, s.snr, coalesce(s.split = 'calibrate', false)::int AS calibration,
-           global_score, local_emission, local_absorption, density, chi2_reduced,
+    SELECT x.spectrum_id, s.z, s.snr, global_score, local_emission, local_absorption, density, chi2_reduced,
            emission_wavelength, emission_width, absorption_wavelength, absorption_width
     FROM scores x JOIN spectra s USING (spectrum_id)
-    WHERE x.model_id = %(model)s AND (s.split = 'calibrate' OR x.spectrum_id = ANY(%(ids)s))
-    ORDER BY x.spectrum_id"""
+    WHERE x.model_id = %(model)s AND x.spectrum_id = ANY(%(ids)s) ORDER BY 1"""
 
 
 def read_spectra(
@@ -253,7 +266,7 @@ def _pixels(session: Session, rows: Sequence[dict[str, Any]]) -> tuple[NDArray[n
 def _load(session: Session, model_id: str) -> TrainedModel | None:
     if not model_id:
         return None
-    from pipeline.modelstore import load_model
+    from pipeline.registry import load_model
 
     return load_model(session.objects, model_id)
 

@@ -16,7 +16,12 @@ from pipeline.splits import split_of_model
 from pipeline.stores import catalog, registry, runs
 from pipeline.stores.postgres import scalar, transaction
 
-COMPONENTS = ("global_score", "local_emission", "local_absorption", "density")
+COMPONENTS = {  # raw score → its column of −ln p
+    "global_score": "global_surprise",
+    "local_emission": "emission_surprise",
+    "local_absorption": "absorption_surprise",
+    "density": "density_surprise",
+}
 REFRESH = 65_536  # vectors whose scalar fields are refreshed between two lines of progress
 _DONE = "spectra calibrated"  # the metric that says Milvus was refreshed too
 
@@ -86,15 +91,14 @@ def _calibrated(table: pa.Table, calibration: np.ndarray) -> Calibrated:
 
 
 def _rows(table: pa.Table, done: Calibrated) -> pa.Table:
-    return pa.table(
-        {
-            "spectrum_id": table["spectrum_id"],
-            "anomaly_score": done.anomaly_score,
-            "p_value": done.p_value,
-            "rank": pa.array(done.rank, pa.int32(), mask=done.rank == 0),
-            "extrapolated": done.extrapolated,
-        }
-    )
+    columns = {
+        "spectrum_id": table["spectrum_id"],
+        "anomaly_score": done.anomaly_score,
+        "p_value": done.p_value,
+        "rank": pa.array(done.rank, pa.int32(), mask=done.rank == 0),
+        "extrapolated": done.extrapolated,
+    }
+    return pa.table(columns | {COMPONENTS[name]: values for name, values in done.components.items()})
 
 
 def _scalars(table: pa.Table, done: Calibrated) -> pa.Table:

@@ -12,7 +12,16 @@ from psycopg2 import sql
 from pipeline.errors import RunError
 from pipeline.stores.postgres import Connection, Cursor, copy_upsert, fetch_table, scalar, stage, transaction
 
-CALIBRATED = ("anomaly_score", "p_value", "rank", "extrapolated")
+CALIBRATED = {  # columns that calibrate writes
+    "anomaly_score": pa.float64(),
+    "p_value": pa.float64(),
+    "rank": pa.int32(),
+    "extrapolated": pa.bool_(),
+    "global_surprise": pa.float32(),
+    "emission_surprise": pa.float32(),
+    "absorption_surprise": pa.float32(),
+    "density_surprise": pa.float32(),
+}
 
 
 def upsert_spectra(cur: Cursor, rows: pa.Table) -> None:
@@ -27,7 +36,7 @@ def upsert_scores(cur: Cursor, model_id: str, rows: pa.Table) -> None:
     """
     n = rows.num_rows
     rows = rows.append_column("model_id", pa.repeat(model_id, n))
-    for name, kind in zip(CALIBRATED, (pa.float64(), pa.float64(), pa.int32(), pa.bool_()), strict=True):
+    for name, kind in CALIBRATED.items():
         rows = rows.append_column(name, pa.nulls(n, kind))
     copy_upsert(cur, partition(model_id), rows, ("spectrum_id", "model_id"))
 
@@ -61,8 +70,7 @@ def write_calibration(conn: Connection, model_id: str, rows: pa.Table) -> None:
     Args:
         conn: connection.
         model_id: the model.
-        rows: Arrow table (spectrum_id, anomaly_score, p_value, rank, extrapolated), one row for each of the
-            partition's.
+        rows: Arrow table (spectrum_id and ``CALIBRATED``), one row for each of the partition's.
 
     Raises:
         RunError: ``rows`` are not exactly the partition's spectra.
