@@ -18,17 +18,17 @@ BEGIN
     END IF;
     BEGIN
         CREATE ROLE skysift_pipeline LOGIN;
+        COMMENT ON ROLE skysift_pipeline IS 'Runs the skysift pipeline';
     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
     END;
     BEGIN
         CREATE ROLE skysift_reader LOGIN CONNECTION LIMIT 100;
+        COMMENT ON ROLE skysift_reader IS 'Reads the skysift catalog; has no password until one is set';
+        ALTER ROLE skysift_reader SET default_transaction_read_only = on;
+        ALTER ROLE skysift_reader SET statement_timeout = '60s';
+        ALTER ROLE skysift_reader SET idle_in_transaction_session_timeout = '5min';
     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
     END;
-    COMMENT ON ROLE skysift_pipeline IS 'Runs the skysift pipeline';
-    COMMENT ON ROLE skysift_reader IS 'Reads the skysift catalog; has no password until one is set';
-    ALTER ROLE skysift_reader SET default_transaction_read_only = on;
-    ALTER ROLE skysift_reader SET statement_timeout = '60s';
-    ALTER ROLE skysift_reader SET idle_in_transaction_session_timeout = '5min';
 
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO skysift_pipeline', current_database());

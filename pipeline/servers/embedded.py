@@ -20,7 +20,8 @@ DATABASE = "skysift"
 _START_SECONDS = 120.0  # recovery after a crash included
 _SETTINGS = """
 # Written by skysift. Loading is bulk work that can be done again: commits need not wait for the disk (they stay
-# atomic, and are only late), and a table filled in the transaction that made it needs no write-ahead log.
+# atomic, and are only late), and a table filled in the transaction that made it needs no write-ahead log. The
+# other cores are Ray's.
 listen_addresses = ''
 unix_socket_permissions = 0700
 synchronous_commit = off
@@ -32,6 +33,7 @@ shared_buffers = 256MB
 work_mem = 64MB
 maintenance_work_mem = 256MB
 jit = off
+max_parallel_workers_per_gather = 0
 """
 
 
