@@ -87,7 +87,7 @@ def _page(field: pa.Field, column: pa.Array) -> _Page:
         _refuse_nulls(field, column)
         length = kind.list_size
         count = len(column) * length
-        repetition = (_run(1, False) + _run(length - 1, True)) * len(column)
+        repetition = (_run(1, False) + (_run(length - 1, True) if length > 1 else b"")) * len(column)
         return _Page(count, _sized(repetition) + _sized(_run(count, True)), _plain(column.flatten()))
     if pa.types.is_list(kind):
         _refuse_nulls(field, column)

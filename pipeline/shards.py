@@ -176,6 +176,10 @@ def read_spectrum(store: ObjectStore, path: str, row_group: int, row: int) -> Sh
         with pq.ParquetFile(file, metadata=metadata) as parquet:
             table = parquet.read_row_group(row_group, columns=[*SCALARS, *LISTS], use_threads=False)
         groups = {name: [np.frombuffer(file.piece(*span), "<f4")[None].copy()] for name, span in spans.items()}
+    except InputError as error:
+        if error.reason == "truncated":
+            raise _damaged(where, error) from error
+        raise
     except _DAMAGE as error:
         raise _damaged(where, error) from error
     return Shard(table.slice(row, 1), groups)

@@ -163,9 +163,9 @@ def test_counters_equal_what_the_server_sent(s3_server) -> None:
 @pytest.mark.parametrize("verb", ["head", "read", "read_start", "read_ranges", "stream"])
 def test_missing_object(store: ObjectStore, verb: str) -> None:
     arguments = {"read_start": (10,), "read_ranges": ([0], [1])}.get(verb, ())
+    act = partial(getattr(store, verb), "nothing/here", *arguments)
     with pytest.raises(MissingObject, match="nothing/here") as caught:
-        result = getattr(store, verb)("nothing/here", *arguments)
-        list(result if verb == "stream" else [])
+        _ = [*act()] if verb == "stream" else act()
     assert caught.value.reason == "missing_file"
 
 
@@ -195,9 +195,7 @@ def test_local_temporary_files_are_gone_and_unseen(tmp_path: Path) -> None:
     ("number", "advice"),
     [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")],
 )
-def test_local_trouble_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
-) -> None:
+def test_local_trouble_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str) -> None:
     def failing(fd: int, parts: object) -> int:
         raise OSError(number, os.strerror(number))
 
