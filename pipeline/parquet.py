@@ -42,6 +42,16 @@ _UNCOMPRESSED = 0
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """What all files of one schema have in common."""
+
+    fields: list[pa.Field]
+    kinds: list[bytes]  # the first members of each column's metadata: all but sizes and places
+    elements: Item
+    key_values: Item
+
+
+@dataclass(frozen=True)
 class _Page:
     """One column of one row group: encoded levels and values."""
 
@@ -60,24 +70,26 @@ def encode(table: pa.Table, row_group: int) -> list[Part]:
     Raises:
         TypeError: a column of another type, or nulls in a list.
     """
-    columns = [column.combine_chunks() for column in table.columns]
+    layout = _layout(table.schema)
+    # combine_chunks copies even what is in one chunk
+    columns = [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
     parts: list[Part] = [MAGIC]
     size = len(MAGIC)
     groups: list[Item] = []
     for start in range(0, table.num_rows, row_group):
         chunks: list[Item] = []
         total = 0
-        for field, column in zip(table.schema, columns, strict=True):
+        for field, kind, column in zip(layout.fields, layout.kinds, columns, strict=True):
             page = _page(field, column.slice(start, row_group))
             head = _page_header(page) + page.levels
             gap = -(size + len(head)) % ALIGNMENT
             parts += [bytes(gap), head, page.values]
             length = len(head) + len(page.values)
-            chunks.append(_column_chunk(field, page, size + gap, length))
+            chunks.append(_column_chunk(kind, page, size + gap, length))
             size += gap + length
             total += length
         groups.append(struct({1: listing(chunks), 2: i64(total), 3: i64(min(row_group, table.num_rows - start))}))
-    footer = _footer(table, groups)
+    footer = _footer(layout, table.num_rows, groups)
     return [*parts, footer, len(footer).to_bytes(4, "little"), MAGIC]
 
 
@@ -144,14 +156,24 @@ def _page_header(page: _Page) -> bytes:
     return struct({1: i32(_DATA_PAGE), 2: i32(size), 3: i32(size), 5: data})[1]
 
 
-def _column_chunk(field: pa.Field, page: _Page, offset: int, length: int) -> Item:
+def _column_chunk(kind: bytes, page: _Page, offset: int, length: int) -> Item:
     sizes = members({5: i64(page.n_levels), 6: i64(length), 7: i64(length), 9: i64(offset)}, after=4)
-    return struct({2: i64(offset), 3: closed(_column_kind(field) + sizes)})
+    return struct({2: i64(offset), 3: closed(kind + sizes)})
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)
+def _layout(schema: pa.Schema) -> _Layout:
+    fields = list(schema)
+    elements = [struct({4: binary(b"schema"), 5: i32(len(fields))})]
+    for field in fields:
+        elements += _elements(field)
+    arrow = base64.b64encode(schema.serialize().to_pybytes())
+    pairs = [*(schema.metadata or {}).items(), (b"ARROW:schema", arrow)]
+    key_values = listing([struct({1: binary(key), 2: binary(value)}) for key, value in pairs])
+    return _Layout(fields, [_column_kind(field) for field in fields], listing(elements), key_values)
+
+
 def _column_kind(field: pa.Field) -> bytes:
-    """The first members of a column's metadata: all but sizes and places."""
     is_list = field.type.num_fields > 0
     path = [field.name.encode(), *([b"list", b"element"] if is_list else [])]
     physical = _TYPES[field.type.value_type if is_list else field.type][0]
@@ -159,22 +181,9 @@ def _column_kind(field: pa.Field) -> bytes:
     return members({1: i32(physical), 2: encodings, 3: listing([binary(name) for name in path]), 4: i32(_UNCOMPRESSED)})
 
 
-def _footer(table: pa.Table, groups: list[Item]) -> bytes:
-    elements = [struct({4: binary(b"schema"), 5: i32(len(table.schema))})]
-    for field in table.schema:
-        elements += _elements(field)
-    arrow = base64.b64encode(table.schema.serialize().to_pybytes())
-    pairs = [*(table.schema.metadata or {}).items(), (b"ARROW:schema", arrow)]
-    return struct(
-        {
-            1: i32(2),
-            2: listing(elements),
-            3: i64(table.num_rows),
-            4: listing(groups),
-            5: listing([struct({1: binary(key), 2: binary(value)}) for key, value in pairs]),
-            6: binary(b"skysift"),
-        }
-    )[1]
+def _footer(layout: _Layout, rows: int, groups: list[Item]) -> bytes:
+    members_ = {1: i32(2), 2: layout.elements, 3: i64(rows), 4: listing(groups), 5: layout.key_values}
+    return struct(members_ | {6: binary(b"skysift")})[1]
 
 
 def _elements(field: pa.Field) -> Iterator[Item]:

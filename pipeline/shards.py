@@ -112,7 +112,7 @@ class Shard:
 
     def dense_mask(self) -> NDArray[np.int32]:
         """DESI's mask bits, int32 [B, L]."""
-        pixel, bits = (self.table[name].combine_chunks() for name in ("mask_pixel", "mask_bits"))
+        pixel, bits = (_one(self.table[name]) for name in ("mask_pixel", "mask_bits"))
         lengths = pixel.value_lengths().to_numpy()
         offset = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return dense_mask(offset, pixel.flatten().to_numpy(), bits.flatten().to_numpy())
@@ -222,6 +222,10 @@ class _SparseFile(io.RawIOBase):
         buffer[:length] = self.piece(self._at, stop)
         self._at += length
         return length
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _checked(metadata: pq.FileMetaData) -> pq.FileMetaData:
