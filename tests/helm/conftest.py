@@ -31,20 +31,27 @@ def helm(*args: str | Path, home: Path, values: Manifest | None = None) -> subpr
     )
 
 
-@pytest.fixture
-def render(tmp_path: Path) -> Render:
-    """Render the chart with these values (over the DR1 pixel's); returns its manifests by kind."""
+@pytest.fixture(scope="session")
+def render(tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Render the chart with these values (over an example's); returns its manifests by kind."""
+    home = tmp_path_factory.mktemp("helm")
+    known: dict[tuple[str, str, str], str] = {}
 
     def rendered(values: Manifest | None = None, example: str = "dr1-pixel", release: str = "sky") -> Any:
-        done = helm(
-            "template", release, CHART, "--namespace", "skysift", "--values", CHART / "examples" / f"{example}.yaml",
-            home=tmp_path, values=values or {},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        manifests = [each for each in yaml.safe_load_all(done.stdout) if each]
-        return {each["kind"]: each for each in manifests}
+        key = (json.dumps(values), example, release)
+        if key not in known:
+            known[key] = template(values or {}, example, release, home)
+        return {each["kind"]: each for each in yaml.load_all(known[key], Loader=yaml.CSafeLoader) if each}
 
     return rendered
+
+
+def template(values: Manifest, example: str, release: str, home: Path) -> str:
+    """What `helm template` writes."""
+    path = CHART / "examples" / f"{example}.yaml"
+    done = helm("template", release, CHART, "--namespace", "skysift", "--values", path, home=home, values=values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
