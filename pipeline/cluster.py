@@ -51,6 +51,8 @@ def machine_cpus() -> int:
 
 
 def _local(config: Config) -> dict[str, Any]:
+    # Ray Data's own actor pools set off an error line of Ray's core on every start (ray issue 53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     return {
         "num_cpus": (config.ray.cpus or machine_cpus()) + 1,
         "include_dashboard": False,
