@@ -133,7 +133,8 @@ def test_secrets_are_references_and_the_submitter_has_none(render: Render) -> No
 
 
 def test_lint(tmp_path: Path) -> None:
-    for values in ([], ["--values", CHART / "examples" / "dr1-main-dark.yaml"]):
+    lists: list[list[str | Path]] = [[], ["--values", CHART / "examples" / "dr1-main-dark.yaml"]]
+    for values in lists:
         done = helm("lint", "--strict", CHART, *values, home=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
 
