@@ -1,14 +1,13 @@
-"""``skysift simulate``: the command, its progress and its summary."""
+"""``skysift simulate``: the command and its summary."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+
+from pipeline.progress import progress
 
 if TYPE_CHECKING:
     from pipeline.simulate.survey import SimulationSummary
@@ -59,36 +58,17 @@ def simulate(
     artefact_fraction: float, jobs: int | None,
 ) -> None:  # fmt: skip
     """Run the simulation and say what was written."""
+    from pipeline.simulate.survey import plan_survey
     from pipeline.simulate.survey import simulate as run
 
     started = time.monotonic()
-    with _progress() as progress:
+    pixels = len(plan_survey(quasars, quasar_fraction))
+    with progress("simulate", pixels, "pixels") as bar:
         summary = run(out, quasars, seed, quasar_fraction=quasar_fraction, resolution=not no_resolution,
                       anomaly_fraction=anomaly_fraction, artefact_fraction=artefact_fraction, jobs=jobs,
-                      progress=progress)  # fmt: skip
+                      progress=lambda *_: bar.advance(1))  # fmt: skip
     for line in describe(summary, time.monotonic() - started):
         click.echo(line)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a plain line at every tenth otherwise; both to stderr."""
-    if not sys.stderr.isatty():
-        yield _plain_progress
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("simulate"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("simulate", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _plain_progress(done: int, total: int) -> None:
-    """A line whenever another tenth is done."""
-    if done == total or done * 10 // total > (done - 1) * 10 // total:
-        click.echo(f"simulate: {done} of {total} pixels", err=True)
 
 
 def describe(summary: SimulationSummary, seconds: float) -> list[str]:
