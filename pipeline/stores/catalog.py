@@ -25,8 +25,12 @@ CALIBRATED = {  # columns that calibrate writes
 
 
 def upsert_spectra(cur: Cursor, rows: pa.Table) -> None:
-    """Insert or update spectra; ``rows`` bears the names of columns of ``spectra``, NaN means unknown."""
-    copy_upsert(cur, "spectra", rows, ("spectrum_id",), touch="updated_at")
+    """Insert or update spectra; ``rows`` bears the names of columns of ``spectra``, NaN means unknown.
+
+    Raises:
+        StoreError: two keys (targetid, coadd) have the same spectrum_id.
+    """
+    copy_upsert(cur, "spectra", rows, ("spectrum_id",), fixed=("targetid", "coadd"), touch="updated_at")
 
 
 def upsert_scores(cur: Cursor, model_id: str, rows: pa.Table) -> None:

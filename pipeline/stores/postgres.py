@@ -184,37 +184,55 @@ def copy_rows(cur: Cursor, table: str, rows: pa.Table) -> None:
         cur.copy_expert(query, csv_buffer(rows), size=1 << 20)
 
 
-def copy_upsert(cur: Cursor, table: str, rows: pa.Table, key: Sequence[str], *, touch: str | None = None) -> None:
+def copy_upsert(
+    cur: Cursor,
+    table: str,
+    rows: pa.Table,
+    key: Sequence[str],
+    *,
+    fixed: Sequence[str] = (),
+    touch: str | None = None,
+) -> None:
     """Insert or update the rows of an Arrow table by their key, through a staging table.
 
     Args:
+        cur: cursor of the caller's transaction.
         table: name of the table; the Arrow columns bear its columns' names, others get their defaults.
         rows: Arrow table [B]; NaN becomes NULL; no key may occur twice.
         key: columns of the unique constraint.
+        fixed: columns that say what the key stands for; they never change.
         touch: a timestamp column set to now() when a row is updated.
+
+    Raises:
+        StoreError: a row's key is there already and stands for something else.
     """
     if not rows.num_rows:
         return
-    staging = stage(cur, table, rows)
-    names = [sql.Identifier(name) for name in rows.column_names]
-    changes = [
-        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in rows.column_names if name not in key
-    ]
+    changing = [name for name in rows.column_names if name not in (*key, *fixed)]
+    changes = [sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in changing]
     if touch:
         changes.append(sql.SQL("{} = now()").format(sql.Identifier(touch)))
     action = sql.SQL("UPDATE SET {}").format(sql.SQL(", ").join(changes)) if changes else sql.SQL("NOTHING")
+    same = [sql.SQL("{0}.{1} = excluded.{1}").format(sql.Identifier(table), sql.Identifier(name)) for name in fixed]
+    # In the key's order, index pages are filled one after the other: a fifth faster.
     cur.execute(
-        # In the key's order, index pages are filled one after the other: a fifth faster.
         sql.SQL(
-            "INSERT INTO {table} ({names}) SELECT {names} FROM {staging} ORDER BY {key} ON CONFLICT ({key}) DO {action}"
+            "INSERT INTO {table} ({names}) SELECT {names} FROM {staging} ORDER BY {key} "
+            "ON CONFLICT ({key}) DO {action} {where}"
         ).format(
             table=sql.Identifier(table),
-            names=sql.SQL(", ").join(names),
-            staging=sql.Identifier(staging),
+            names=sql.SQL(", ").join(map(sql.Identifier, rows.column_names)),
+            staging=sql.Identifier(stage(cur, table, rows)),
             key=sql.SQL(", ").join(map(sql.Identifier, key)),
             action=action,
+            where=sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(same)) if same else sql.SQL(""),
         )
     )
+    if fixed and cur.rowcount != rows.num_rows:
+        raise StoreError(
+            f"{rows.num_rows - cur.rowcount} rows of {table} have the {', '.join(key)} of others with another "
+            f"{' or '.join(fixed)}: a collision of hashes; please report it"
+        )
 
 
 def stage(cur: Cursor, table: str, rows: pa.Table) -> str:

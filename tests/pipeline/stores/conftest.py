@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.chunks import Chunk, Coadd
 from pipeline.keys import spectrum_id
-from pipeline.stores import postgres
+from pipeline.stores import catalog, postgres
 from pipeline.stores.postgres import Connection
 
 MakeChunk = Callable[..., Chunk]
@@ -39,6 +39,21 @@ def make_chunk() -> MakeChunk:
             "dec": np.full(n, -5.0),
         }
         return Chunk.of(coadd, pa.table(columns))
+
+    return make
+
+
+@pytest.fixture
+def calibration() -> Callable[..., pa.Table]:
+    """What calibrate writes, the largest score first in rank."""
+
+    def make(spectrum_id: Sequence[int], score: Sequence[float]) -> pa.Table:
+        score_B = np.asarray(score, np.float64)
+        rank = np.empty(len(score_B), np.int32)
+        rank[np.argsort(-score_B)] = np.arange(1, len(score_B) + 1)
+        known = {"anomaly_score": score_B, "p_value": 1 - score_B, "rank": rank, "extrapolated": score_B > 0.9}
+        columns = {name: pa.array(known.get(name, score_B), kind) for name, kind in catalog.CALIBRATED.items()}
+        return pa.table({"spectrum_id": pa.array(spectrum_id, pa.int64()), **columns})
 
     return make
 
