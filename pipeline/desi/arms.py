@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.desi.fits import Hdu, image
+from pipeline.desi.fits import Hdu
 from pipeline.desi.grid import ARMS, N_PIXELS, WAVELENGTH_START, WAVELENGTH_STEP, offset_on_grid
 from pipeline.desi.join import UNSIGNED_MASK, ArmRows
 from pipeline.desi.layout import CoaddFile
@@ -75,7 +75,7 @@ def _arm(file: CoaddFile, name: str, n_targets: int) -> Arm:
     for hdu in (flux, ivar, mask):
         if hdu is not None and hdu.shape != expected:
             raise _wrong_shape(file, hdu, f"{expected} (targets of FIBERMAP, pixels of {wavelength.name})")
-    values = image(wavelength, file.data(wavelength))[0].astype(np.float64)
+    values = file.image(wavelength, file.data(wavelength))[0].astype(np.float64)
     offset = offset_on_grid(values)
     if offset is None:
         span = f"{values[0]:.4f}–{values[-1]:.4f} Å, {len(values)} pixels" if len(values) else "no pixels"
@@ -101,24 +101,24 @@ def _wrong_shape(file: CoaddFile, hdu: Hdu, expected: str) -> InputError:
 
 
 def _arm_rows(file: CoaddFile, arm: Arm, raw: dict[str, Bytes], rows: int) -> ArmRows:
-    flux, ivar = _float_words(arm.flux, raw[arm.flux.name]), _float_words(arm.ivar, raw[arm.ivar.name])
+    flux, ivar = (_float_words(file, hdu, raw[hdu.name]) for hdu in (arm.flux, arm.ivar))
     if arm.mask is None:
         return ArmRows(arm.offset, flux, ivar, np.zeros(flux.shape, np.uint32))
     mask, flip = _mask_words(file, arm.mask, raw[arm.mask.name])
     return ArmRows(arm.offset, flux, ivar, mask, flip)
 
 
-def _float_words(hdu: Hdu, raw: Bytes) -> NDArray[np.uint32]:
+def _float_words(file: CoaddFile, hdu: Hdu, raw: Bytes) -> NDArray[np.uint32]:
     if hdu.header["BITPIX"] == -32 and _scaling(hdu) == (1, 0):
         return _words(raw, hdu)
     with np.errstate(over="ignore"):
-        return image(hdu, raw).astype(">f4").view(np.uint32)
+        return file.image(hdu, raw).astype(">f4").view(np.uint32)
 
 
 def _mask_words(file: CoaddFile, hdu: Hdu, raw: Bytes) -> tuple[NDArray[np.uint32], np.uint32]:
     if hdu.header["BITPIX"] == 32 and _scaling(hdu) in ((1, 0), (1, 2**31)):
         return _words(raw, hdu), UNSIGNED_MASK if _scaling(hdu)[1] else np.uint32(0)
-    values = image(hdu, raw)
+    values = file.image(hdu, raw)
     if values.dtype.kind not in "iu":
         raise InputError(f"{file.where}: HDU {hdu.name} holds {values.dtype}, expected integers", "wrong_shape")
     return values.astype(np.int64).astype(">u4").view(np.uint32), np.uint32(0)

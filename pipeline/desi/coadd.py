@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.desi.arms import find_arms, read_rows
 from pipeline.desi.exposures import Exposures, read_exposures
-from pipeline.desi.fits import Hdu, table_column
+from pipeline.desi.fits import Hdu
 from pipeline.desi.grid import N_PIXELS
 from pipeline.desi.join import Joined, join
 from pipeline.desi.layout import CoaddFile
@@ -71,10 +71,7 @@ def read_coadd(store: ObjectStore, path: str, targetid: NDArray[np.int64], *, et
     began, requests, bytes_read = time.perf_counter(), store.requests, store.bytes_read
     file = CoaddFile.open(store, path, etag)
     fibermap = _table(file, "FIBERMAP")
-    try:
-        listed = table_column(fibermap, file.data(fibermap), "TARGETID")
-    except ValueError as error:
-        raise InputError(f"{file.where}: HDU FIBERMAP has a damaged header: {error}", "bad_header") from error
+    listed = file.column(fibermap, "TARGETID")
     if listed is None or listed.dtype.kind not in "iu":
         raise InputError(f"{file.where}: FIBERMAP has no integer column TARGETID", "missing_column")
     row, asked, repeated = _rows_of(listed.astype(np.int64), np.asarray(targetid, np.int64))
@@ -136,7 +133,7 @@ def _rows_of(
 
 def _fibermap_float(file: CoaddFile, name: str, row: NDArray[np.int64]) -> NDArray[np.float64]:
     hdu = file.hdus["FIBERMAP"]
-    values = table_column(hdu, file.data(hdu), name)
+    values = file.column(hdu, name)
     if values is None or values.dtype.kind not in "fiu":
         return np.full(len(row), np.nan)
     return values[row].astype(np.float64)

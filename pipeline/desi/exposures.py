@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.desi.fits import table_column
 from pipeline.desi.layout import CoaddFile
 
 COLUMNS = {"fiber": "FIBER", "petal": "PETAL_LOC", "night": "NIGHT", "tile": "TILEID"}
@@ -32,10 +31,9 @@ def read_exposures(file: CoaddFile, targetid: NDArray[np.int64], row: NDArray[np
     """
     lists = _from_exposures(file, targetid)
     fibermap = file.hdus["FIBERMAP"]
-    data = file.data(fibermap)
     for name, column in COLUMNS.items():
         if name not in lists:
-            values = table_column(fibermap, data, column)
+            values = file.column(fibermap, column)
             usable = values is not None and values.dtype.kind in "iu"
             counts = np.full(len(row), int(usable))
             taken = values[row] if values is not None and usable else np.empty(0, np.int32)
@@ -47,8 +45,7 @@ def _from_exposures(file: CoaddFile, targetid: NDArray[np.int64]) -> dict[str, p
     hdu = file.hdus.get("EXP_FIBERMAP")
     if hdu is None or not hdu.is_table:
         return {}
-    data = file.data(hdu)
-    owner = table_column(hdu, data, "TARGETID")
+    owner = file.column(hdu, "TARGETID")
     if owner is None or owner.dtype.kind not in "iu":
         return {}
     order = np.argsort(owner, kind="stable")
@@ -59,7 +56,7 @@ def _from_exposures(file: CoaddFile, targetid: NDArray[np.int64]) -> dict[str, p
     taken = order[np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)]
     found = {}
     for name, column in COLUMNS.items():
-        values = table_column(hdu, data, column)
+        values = file.column(hdu, column)
         if values is not None and values.dtype.kind in "iu":
             found[name] = _lists(counts, values[taken])
     return found

@@ -6,10 +6,11 @@ A&A 524, A42); astropy and fitsio want a whole file.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -59,24 +60,25 @@ class Hdu:
     column_cards: bytes  # what the header says of a table's columns
     data_start: int  # byte of the file
 
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Array shape in numpy's order: (NAXIS2, NAXIS1) for an image, (rows, bytes a row) for a table."""
-        return tuple(_integer(self.header, f"NAXIS{i}") for i in range(_integer(self.header, "NAXIS"), 0, -1))
+    shape: tuple[int, ...]  # numpy's order: (NAXIS2, NAXIS1) of an image, (rows, bytes a row) of a table
+    item_size: int  # bytes a pixel
+    data_size: int  # bytes of data, without padding
 
-    @cached_property
-    def item_size(self) -> int:
-        """Bytes a pixel."""
-        return abs(_integer(self.header, "BITPIX")) // 8
+    @classmethod
+    def of(cls, name: str, header: Header, column_cards: bytes, data_start: int) -> Hdu:
+        """Works out shape and sizes.
 
-    @cached_property
-    def data_size(self) -> int:
-        """Bytes of data, without padding."""
-        if not self.shape:
-            return 0
-        pixels = int(np.prod(self.shape, dtype=object))
-        groups = int(self.header.get("GCOUNT", 1)) * (int(self.header.get("PCOUNT", 0)) + pixels)
-        return self.item_size * groups
+        Raises:
+            ValueError: they make no sense.
+        """
+        bits = _integer(header, "BITPIX")
+        if bits not in IMAGE_TYPES:
+            raise ValueError(f"BITPIX = {bits}")
+        shape = tuple(_integer(header, f"NAXIS{i}") for i in range(_integer(header, "NAXIS"), 0, -1))
+        item_size = abs(bits) // 8
+        pixels = math.prod(shape) if shape else 0
+        groups = _integer(header, "GCOUNT", 1) * (_integer(header, "PCOUNT", 0) + pixels)
+        return cls(name, header, column_cards, data_start, shape, item_size, item_size * groups)
 
     @property
     def data_end(self) -> int:
@@ -184,8 +186,11 @@ class Walk:
         if not self.size:
             raise InputError(f"{self.where}: not a FITS file: it is empty", "not_fits")
         start = 0
-        while start < self.size and (start == 0 or any(get(start, min(CARD, self.size - start)))):
-            hdu = self._read(get, start)
+        while start < self.size:
+            raw = get(start, min(BLOCK, self.size - start))
+            if start and not any(raw):
+                break
+            hdu = self._read(get, start, raw)
             if hdu.data_end > self.size:
                 raise self._truncated(f"HDU {hdu.name} ends at byte {hdu.data_end:,}")
             self.hdus.setdefault(hdu.name, hdu)
@@ -193,10 +198,9 @@ class Walk:
             start = hdu.next_start
         return self.hdus
 
-    def _read(self, get: Callable[[int, int], bytes], start: int) -> Hdu:
+    def _read(self, get: Callable[[int, int], bytes], start: int, raw: bytes) -> Hdu:
         first = b"SIMPLE  =" if start == 0 else b"XTENSION="
         length = BLOCK
-        raw = get(start, min(length, self.size - start))
         if raw[:9] != first:
             if start == 0:
                 raise InputError(f"{self.where}: not a FITS file: it starts with {raw[:9]!r}", "not_fits")
@@ -212,13 +216,10 @@ class Walk:
 
     def _hdu(self, header: Header, column_cards: bytes, start: int, data_start: int) -> Hdu:
         name = str(header.get("EXTNAME", "PRIMARY" if start == 0 else f"HDU{len(self.hdus)}")).strip().upper()
-        hdu = Hdu(name, header, column_cards, data_start)
         try:
-            if hdu.data_size < 0 or hdu.header["BITPIX"] not in IMAGE_TYPES:
-                raise ValueError("sizes make no sense")
-        except (KeyError, ValueError, TypeError) as error:
+            return Hdu.of(name, header, column_cards, data_start)
+        except ValueError as error:
             raise InputError(f"{self.where}: HDU {name} has a damaged header: {error}", "bad_header") from error
-        return hdu
 
     def _truncated(self, what: str) -> InputError:
         return InputError(
@@ -230,11 +231,16 @@ def table_column(hdu: Hdu, data: Bytes, name: str) -> NDArray[np.generic] | None
     """One scalar column of a binary table in native byte order; None where the table lacks it.
 
     ``data`` is the HDU's data, uint8 [data_size]. TSCAL and TZERO are applied; text becomes numpy bytes.
+
+    Raises:
+        ValueError: the header describes no valid columns.
     """
     column = hdu.columns.get(name)
     if column is None or column.code not in COLUMN_TYPES or (column.repeat != 1 and column.code != "A"):
         return None
     rows, stride = hdu.shape
+    if column.offset + column.repeat * COLUMN_SIZES[column.code] > stride:
+        raise ValueError(f"column {name} lies beyond the {stride} bytes of a row")
     kind = f"S{column.repeat}" if column.code == "A" else COLUMN_TYPES[column.code]
     kind = "S1" if kind == "S" else kind
     values = np.ndarray((rows,), kind, data.data, column.offset, (stride,))
@@ -278,8 +284,8 @@ def _value(match: re.Match[bytes]) -> Value:
         return text
 
 
-def _integer(header: Header, key: str) -> int:
-    value = header.get(key)
-    if not isinstance(value, int) or (value < 0 and key != "BITPIX"):
+def _integer(header: Header, key: str, default: int | None = None) -> int:
+    value = header.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or (value < 0 and key != "BITPIX"):
         raise ValueError(f"{key} = {value!r}")
     return value

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.desi.fits import BLOCK, Hdu, Walk, padded
+from pipeline.desi.fits import BLOCK, Hdu, Walk, image, padded, table_column
 from pipeline.desi.grid import ARMS
 from pipeline.errors import InputError
 from pipeline.stores.objects import Bytes, ObjectStore
@@ -100,7 +100,7 @@ class CoaddFile:
 
     def bytes(self, start: int, length: int) -> Bytes:
         """Some bytes of the file, from what is at hand or else read now."""
-        for first, piece in self._pieces:
+        for first, piece in reversed(self._pieces):
             if first <= start and start + length <= first + len(piece):
                 return piece[start - first : start - first + length]
         self.prefetch([(start, start + length)])
@@ -109,6 +109,28 @@ class CoaddFile:
     def data(self, hdu: Hdu) -> Bytes:
         """All data of one HDU."""
         return self.bytes(hdu.data_start, hdu.data_size)
+
+    def column(self, hdu: Hdu, name: str) -> NDArray[np.generic] | None:
+        """One column of a table, None where it has no such scalar column.
+
+        Raises:
+            InputError: reason ``bad_header``.
+        """
+        try:
+            return table_column(hdu, self.data(hdu), name)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{self.where}: HDU {hdu.name} has a damaged header: {error}", "bad_header") from error
+
+    def image(self, hdu: Hdu, raw: Bytes) -> NDArray[np.generic]:
+        """Pixels [-1, NAXIS1] with their scaling applied, from the bytes of some or all rows.
+
+        Raises:
+            InputError: reason ``bad_header``.
+        """
+        try:
+            return image(hdu, raw)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{self.where}: HDU {hdu.name} has a damaged header: {error}", "bad_header") from error
 
     def prefetch(self, spans: list[tuple[int, int]]) -> None:
         """Reads byte spans (start, stop) in one round of requests; what lies beyond the file is left out."""
@@ -154,9 +176,9 @@ def foretell(start: int, rows: int, size: int) -> list[tuple[int, int]]:
             sizes = [4 * n * rows] * 3 + ([4 * n * rows * ndiag] if ndiag else [])
             found.append((at, at + BLOCK + padded(8 * n)))
             at += BLOCK + padded(8 * n)
-            for image in sizes:
+            for data in sizes:
                 found.append((at, at + BLOCK))
-                at += BLOCK + padded(image)
+                at += BLOCK + padded(data)
         spans[ndiag], ends[ndiag] = [*found, (at, at + 2 * BLOCK)], at
     return spans[min(ends, key=lambda ndiag: abs(ends[ndiag] - size))]
 

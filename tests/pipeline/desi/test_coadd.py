@@ -460,3 +460,20 @@ def test_garbage_between_hdus(coadd: CoaddFits, survey: ObjectStore) -> None:
 
 def test_trailing_zeros_are_no_harm(coadd: CoaddFits, survey: ObjectStore) -> None:
     assert same(read(survey, coadd.bytes() + bytes(2880)), read(survey, coadd))
+
+
+def test_damaged_headers_are_named_and_nothing_else_is_raised(survey: ObjectStore) -> None:
+    content = CoaddFits.make(1).bytes()
+    cards = np.flatnonzero(
+        np.frombuffer(content, np.uint8)[: len(content) // 80 * 80].reshape(-1, 80)[:, 8] == ord("=")
+    )
+    rng, reasons = np.random.default_rng(5), set()
+    for _ in range(150):
+        damaged = bytearray(content)
+        for card in rng.choice(cards, 2):
+            damaged[card * 80 + rng.integers(31)] = rng.choice(list(b"0123456789 '=-.TFEXx/\0\xff"))
+        try:
+            read(survey, bytes(damaged), ALL[:1])
+        except InputError as error:
+            reasons.add(error.reason)
+    assert {"bad_header", "missing_hdu"} <= reasons
