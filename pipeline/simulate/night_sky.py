@@ -1,6 +1,6 @@
 """The night sky's share of DESI's noise: airglow and OH lines, and the smooth noise between them.
 
-Both were measured from the errors of the twelve real spectra of DESI's early data release in the project's
+Both were measured from the errors of the fourteen real DESI spectra (EDR quasars, two galaxies) in the project's
 test data (median over spectra of σ/median σ of the arm). They are ratios to the arm's median error, at the
 instrument's own resolution.
 """

@@ -73,6 +73,8 @@ def draw_quasars(rng: np.random.Generator, n: int, bright: NDArray[np.bool_]) ->
     z = np.where(bright, np.minimum(z, 0.15 + 2.6 * rng.random(n) ** 1.5), z)
     mag = np.clip(23.4 - rng.gamma(2.3, 0.62, n), 16.2, 23.4)
     mag = np.where(bright, 19.6 - rng.gamma(1.6, 0.45, n), mag)
+    faintest = distance_modulus(z) - 20.7 - rng.gamma(2, 0.4, n)  # fainter nuclei are called galaxies
+    mag = np.minimum(mag, np.maximum(faintest, 15.5))
     absolute = mag - distance_modulus(z) + 1.25 * np.log10(1 + z)  # K correction of α = −0.5
     slope = np.stack(
         [
