@@ -64,7 +64,7 @@ def prepare(flux_BO: Tensor, ivar_BO: Tensor, offset_B: Tensor) -> Prepared:
     scale of a spectrum without signal is its noise and never 0.
     """
     n_used = N_OBSERVED // SCALE_BLOCK * SCALE_BLOCK
-    shape = (len(flux_BO), -1, SCALE_BLOCK)
+    shape = (len(flux_BO), n_used // SCALE_BLOCK, SCALE_BLOCK)
     ivar_BKS = ivar_BO[:, :n_used].reshape(shape)
     flux_BKS = flux_BO[:, :n_used].reshape(shape)
     known_BK = ivar_BKS.sum(2)

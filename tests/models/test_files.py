@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.models.conftest import Quasars
 
 from models.files import SETTINGS, WEIGHTS, ModelFileError, from_bytes, load, save, to_bytes
 from models.scores import score
 from models.trained import TrainedModel
+from tests.models.synthetic import Quasars
 
 
 def test_a_loaded_model_scores_to_the_same_bits(trained: TrainedModel, quasars: Quasars, tmp_path: Path) -> None:

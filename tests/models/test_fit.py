@@ -4,13 +4,13 @@ import io
 
 import pytest
 import torch
-from tests.models.conftest import make_quasars
 
 from models.config import FitConfig, VAEConfig
 from models.fit import FitState, begin, finish, judge, train_segment, validate
 from models.losses import divergence, misfit
 from models.trained import load_spectra
 from models.vae import VAE, Prepared, amplitude, prepare
+from tests.models.synthetic import make_quasars
 
 VAE_CONFIG = VAEConfig(latent=4, hidden=32, z_max=4.0)
 FIT_CONFIG = FitConfig(segments=3, batch=32, learning_rate=3e-3)
@@ -35,13 +35,22 @@ def advance(state: FitState, spectra: Prepared) -> None:
 
 
 def test_training_learns(spectra: Prepared) -> None:
-    state = fresh(spectra, FitConfig(segments=6, batch=32, learning_rate=3e-3))
+    state = FitState.new(VAE_CONFIG, FitConfig(segments=6, learning_rate=3e-3), steps=42)
+    flat = torch.zeros(state.vae.grid.n_rest, VAE_CONFIG.latent)
+    state.vae.set_linear(torch.ones(state.vae.grid.n_rest), flat)  # the network alone, without its linear start
     for _ in range(6):
         advance(state, spectra)
-    losses = [entry["train_loss"] for entry in state.history]
-    assert losses[-1] < losses[0]
+    losses = [entry["validation_loss"] for entry in state.history]
+    assert losses[-1] < 0.8 * losses[0]
     assert state.seen == 1200
     assert state.finished
+
+
+def test_the_linear_start_is_already_close_to_the_noise(spectra: Prepared) -> None:
+    state = fresh(spectra)
+    state.history.append({})
+    validate(state, spectra)
+    assert state.history[-1]["validation_chi2_median"] == pytest.approx(1.0, abs=0.1)
 
 
 def test_stopped_and_resumed_is_bit_equal(spectra: Prepared) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.models.conftest import Quasars, make_quasars
 
 from models.config import VAEConfig
 from models.density import GaussianMixture
@@ -13,6 +12,7 @@ from models.grid import BIN_KMS, N_NATIVE, native_wavelength, observed_wavelengt
 from models.scores import combine, score, wilson_hilferty
 from models.trained import TrainedModel, reconstruct
 from models.vae import VAE
+from tests.models.synthetic import Quasars, make_quasars
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def test_what_lies_under_zero_ivar_changes_nothing(trained: TrainedModel, quasar
 
 
 def test_no_information_at_all_is_not_strange(trained: TrainedModel) -> None:
-    nothing = score(trained, np.full((2, N_NATIVE), np.nan, np.float32), np.zeros((2, N_NATIVE), np.float32), [0.5, 3.0])
+    nothing = score(
+        trained, np.full((2, N_NATIVE), np.nan, np.float32), np.zeros((2, N_NATIVE), np.float32), [0.5, 3.0]
+    )
     assert nothing.n_bins.tolist() == [0, 0]
     assert np.isnan(nothing.chi2_reduced).all()
     assert (nothing.global_score == 0).all()
