@@ -6,8 +6,9 @@ import errno
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from pipeline.stores.objects import BytesLike, Content
 
@@ -15,7 +16,8 @@ MAX_PARTS = 1024  # IOV_MAX of Linux: parts one writev takes
 BLOCK = 4096  # bytes; what O_DIRECT wants memory, offsets and lengths to be multiples of
 BUFFER = 4 << 20  # bytes
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+Writer: TypeAlias = Callable[[int, Sequence[BytesLike]], None]
+
 _reused = threading.local()
 
 
@@ -30,28 +32,22 @@ def write_file(file: Path, data: Content, uncached: bool) -> None:
         OSError: whatever the file system says.
     """
     parts = [data] if isinstance(data, bytes | bytearray | memoryview) else data
-    fd = _open_direct(file) if uncached else None
+    if uncached and hasattr(os, "O_DIRECT"):
+        try:
+            return _create(file, os.O_DIRECT, _write_direct, parts)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            file.unlink(missing_ok=True)  # this file system has no O_DIRECT, found out after creating the file
+    return _create(file, 0, _write_cached, parts)
+
+
+def _create(file: Path, flag: int, write: Writer, parts: Sequence[BytesLike]) -> None:
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | flag, 0o666)
     try:
-        if fd is not None:
-            _write_direct(fd, parts)
-        else:
-            fd = os.open(file, _FLAGS, 0o666)
-            _write_cached(fd, parts)
+        write(fd, parts)
     finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def _open_direct(file: Path) -> int | None:
-    if not hasattr(os, "O_DIRECT"):
-        return None
-    try:
-        return os.open(file, _FLAGS | os.O_DIRECT, 0o666)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        file.unlink(missing_ok=True)  # Linux creates the file before it finds O_DIRECT unsupported
-        return None
+        os.close(fd)
 
 
 def _write_cached(fd: int, parts: Sequence[BytesLike]) -> None:

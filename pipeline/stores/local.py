@@ -57,9 +57,13 @@ class LocalStore(ObjectStore):
     def mapped(self, path: str) -> memoryview:
         with self._errors(path, "read"), self._descriptor(path) as fd:
             size = _meta(path, os.fstat(fd)).size
-            view = memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_COPY) if size else b"")
+            if not size:
+                return memoryview(b"")
+            content = mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
+        if hasattr(mmap, "MADV_WILLNEED"):
+            content.madvise(mmap.MADV_WILLNEED)
         self._count(1, size)
-        return view
+        return memoryview(content)
 
     def read_start(self, path: str, length: int) -> tuple[Bytes, ObjectMeta]:
         with self._errors(path, "read"), self._descriptor(path) as fd:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,15 +67,16 @@ def test_files_larger_than_the_aligned_buffer(tmp_path: Path, monkeypatch: pytes
     assert store.read("large") == DATA
 
 
-def test_file_systems_without_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = os.open
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_file_systems_without_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    real = getattr(os, call)
 
-    def refusing(path: Path, flags: int, mode: int = 0o777) -> int:
-        if flags & os.O_DIRECT:
+    def refusing(*arguments: Any) -> Any:
+        if call == "write" or arguments[1] & os.O_DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
-        return opened(path, flags, mode)
+        return real(*arguments)
 
-    monkeypatch.setattr(os, "open", refusing)
+    monkeypatch.setattr(os, call, refusing)
     store = ObjectStore.open(str(tmp_path))
     store.write("file", DATA, uncached=True)
     assert (tmp_path / "file").read_bytes() == DATA
