@@ -65,6 +65,7 @@ class CoaddFile:
         self.where = where
         self.source = source
         self._pieces: list[tuple[int, Bytes]] = [(0, head)]
+        self._rows: int | None = None  # of FIBERMAP, once seen
         self._foretold = False
         self.hdus = Walk(where, source.size).run(lambda start, length: self.bytes(start, length).tobytes(), self._seen)
 
@@ -154,7 +155,7 @@ class CoaddFile:
             if hdu.next_start > FIRST_READ - BLOCK:
                 self.prefetch([(hdu.data_start, hdu.next_start + EXPOSURE_HEADER)])
             self._rows = hdu.shape[0] if hdu.shape else 0
-        elif not self._foretold and hasattr(self, "_rows") and hdu.name != "PRIMARY":
+        elif not self._foretold and self._rows is not None:
             self._foretold = True
             first_image = hdu.next_start if hdu.is_table else hdu.data_start - BLOCK
             spans = foretell(first_image, self._rows, self.source.size)
