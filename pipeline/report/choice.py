@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from pipeline.errors import RunError
 from pipeline.report.contents import Catalog, Integers, Reason
-from pipeline.significance import calibrate_scores
 
+# kind of reason → its raw score and its −ln p
 COMPONENTS = {
-    "global_score": "global",
-    "local_emission": "emission",
-    "local_absorption": "absorption",
-    "density": "density",
-}  # column of scores → kind of reason
+    "emission": ("local_emission", "emission_surprise"),
+    "absorption": ("local_absorption", "absorption_surprise"),
+    "global": ("global_score", "global_surprise"),
+    "density": ("density", "density_surprise"),
+}
 _NORMAL = 0.1  # p-value above which a spectrum is called ordinary
 _SEED = 1
 
@@ -52,40 +53,30 @@ def sample(catalog: Catalog, count: int, top: int) -> Integers:
     return np.sort(scored)
 
 
-def reasons(table: pa.Table, wanted: Integers) -> dict[int, Reason]:
-    """Return the strongest reason of each wanted spectrum that has scores.
+def reasons(table: pa.Table) -> dict[int, Reason]:
+    """Return the strongest reason of each spectrum, by spectrum_id.
 
-    A component's strength is its −ln p against the calibration spectra near in (z, S/N), as in the anomaly score;
-    where they are too few, the largest in σ counts.
+    That is the component with the largest −ln p, as the anomaly score weighs them. Before calibration the
+    largest in σ counts, which leaves density out.
 
     Args:
-        table: spectrum_id, z, snr, calibration, the components and their places, of calibration and wanted spectra.
-        wanted: int64 [W], spectrum ids.
+        table: rows of ``scores``.
     """
-    columns = {name: np.asarray(table[name].to_numpy(), dtype=np.float64) for name in table.column_names[1:]}
-    key = np.asarray(table["spectrum_id"].to_numpy(), dtype=np.int64)
-    strength = _strength(columns, key)
-    strongest = np.argmax(np.nan_to_num(strength, nan=-np.inf), axis=0)
-    scored = np.isfinite(strength).any(axis=0)
-    kinds = list(COMPONENTS.values())
-    rows = np.flatnonzero(np.isin(key, wanted) & scored)
-    return {int(key[row]): _reason(columns, kinds[strongest[row]], int(row)) for row in rows}
+    found = {row["spectrum_id"]: _reason(row) for row in table.to_pylist()}
+    return {key: reason for key, reason in found.items() if reason is not None}
 
 
-def _strength(columns: dict[str, NDArray[np.float64]], key: Integers) -> NDArray[np.float64]:
-    parts = {name: columns[name] for name in COMPONENTS}
-    try:
-        done = calibrate_scores(parts, columns["z"], columns["snr"], columns["calibration"] > 0, key)
-    except RunError:
-        parts["density"] = np.full(len(key), np.nan)  # not in σ
-        return np.stack(list(parts.values()))
-    return np.stack([done.components[name] for name in COMPONENTS])
+def _reason(row: dict[str, Any]) -> Reason | None:
+    column = 1 if any(row[surprise] is not None for _, surprise in COMPONENTS.values()) else 0
+    weights = {kind: row[names[column]] for kind, names in COMPONENTS.items() if column or kind != "density"}
+    known = {kind: weight for kind, weight in weights.items() if weight is not None}
+    if not known:
+        return None
+    kind = max(known, key=lambda one: float(known[one]))
+    place = [_number(row[f"{kind}_{what}"]) for what in ("wavelength", "width")] if f"{kind}_width" in row else []
+    chi2 = _number(row["chi2_reduced"])
+    return replace(Reason(kind, _number(row[COMPONENTS[kind][0]]), *place), chi2_reduced=chi2)
 
 
-def _reason(columns: dict[str, NDArray[np.float64]], kind: str, row: int) -> Reason:
-    names = {kind: name for name, kind in COMPONENTS.items()}
-    strength, chi2 = float(columns[names[kind]][row]), float(columns["chi2_reduced"][row])
-    if kind not in ("emission", "absorption"):
-        return Reason(kind, strength, chi2_reduced=chi2)
-    wavelength, width = (float(columns[f"{kind}_{what}"][row]) for what in ("wavelength", "width"))
-    return Reason(kind, strength, wavelength, width, chi2)
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

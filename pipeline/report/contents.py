@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+STAGES = ("plan", "ingest", "train", "score", "calibrate", "report")
 REASONS = ("emission", "absorption", "global", "density")
 
 

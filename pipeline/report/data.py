@@ -13,8 +13,18 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RunError
 from pipeline.report import choice
-from pipeline.report.contents import Catalog, Contents, Embedding, Facts, Metric, Quarantined, Reason, Spectrum, Step
-from pipeline.splits import split_of_model
+from pipeline.report.contents import (
+    STAGES,
+    Catalog,
+    Contents,
+    Embedding,
+    Facts,
+    Metric,
+    Quarantined,
+    Reason,
+    Spectrum,
+    Step,
+)
 from pipeline.stores import accounts, registry, runs
 from pipeline.stores.postgres import Connection, fetch_table, scalar, transaction
 
@@ -22,11 +32,9 @@ if TYPE_CHECKING:
     from models.trained import TrainedModel
     from pipeline.session import Session
 
-STAGES = ("plan", "ingest", "train", "score", "calibrate", "report")
 TOP = 24  # anomalies in the gallery
 EXAMPLES = 6  # ordinary spectra shown
 SAMPLE = 20_000  # embeddings on the map
-CALIBRATION = 20_000  # calibration spectra that reasons are judged by, at most
 
 
 def gather(session: Session) -> Contents:
@@ -181,34 +189,14 @@ def _integers(table: pa.Table, name: str) -> NDArray[np.int64]:
 
 
 def read_reasons(conn: Connection, model_id: str, spectrum_id: NDArray[np.int64]) -> dict[int, Reason]:
-    """Return the strongest reason of each scored spectrum: the component with the smallest p-value.
-
-    At most ``CALIBRATION`` calibration spectra are read for it: enough to tell which component leads.
-    """
-    reference = _calibration_spectra(conn, model_id)
+    """Return the strongest reason of each of the spectra that has scores."""
     with transaction(conn) as cur:
-        wanted = np.union1d(reference, spectrum_id).tolist()
-        table = fetch_table(cur, _COMPONENTS, {"model": model_id, "ids": wanted})
-    return choice.reasons(table, spectrum_id, reference) if table.num_rows else {}
+        table = fetch_table(cur, _COMPONENTS, {"model": model_id, "ids": spectrum_id.tolist()})
+    return choice.reasons(table) if table.num_rows else {}
 
 
-def _calibration_spectra(conn: Connection, model_id: str) -> NDArray[np.int64]:
-    split = registry.find_model(conn, model_id).config["split"]
-    with transaction(conn) as cur:
-        table = fetch_table(cur, _SCORED, {"model": model_id})
-    key, healpix = (_integers(table, name) for name in ("spectrum_id", "healpix"))
-    found = key[split_of_model(split, healpix, key) == "calibrate"]
-    return found[:: max(1, -(-len(found) // CALIBRATION))]  # keys are hashes: any regular choice is random
-
-
-_SCORED = """
-    SELECT x.spectrum_id, coalesce(s.healpix, -1) AS healpix FROM scores x JOIN spectra s USING (spectrum_id)
-    WHERE x.model_id = %(model)s ORDER BY 1"""
 _COMPONENTS = """
-    SELECT x.spectrum_id, s.z, s.snr, global_score, local_emission, local_absorption, density, chi2_reduced,
-           emission_wavelength, emission_width, absorption_wavelength, absorption_width
-    FROM scores x JOIN spectra s USING (spectrum_id)
-    WHERE x.model_id = %(model)s AND x.spectrum_id = ANY(%(ids)s) ORDER BY 1"""
+    SELECT * FROM scores WHERE model_id = %(model)s AND spectrum_id = ANY(%(ids)s)"""
 
 
 def read_spectra(

@@ -35,7 +35,7 @@ def training_curves(history: Sequence[dict[str, float]], names: Sequence[tuple[s
         ax.plot(np.arange(1, len(values) + 1), values, color=colour, marker=marker, ms=3.5, lw=1.2, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(True, axis="y")
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, borderaxespad=0.2)
     tidy(ax, "segment", label)
     return figure
 
@@ -58,7 +58,7 @@ def against(catalog: Catalog, x: str, y: str) -> Figure:
     pair = [np.asarray(getattr(catalog, name), dtype=float) for name in (x, y)]
     known = np.all([np.isfinite(v) & ((v > 0) | (n not in _LOGARITHMIC)) for n, v in zip((x, y), pair, strict=True)], 0)
     top = top_mask(catalog.rank)[known]
-    first, second = (values[known] for values in pair)
+    first, second = (values[known] for values in pair)  # the lowest few of a logarithmic axis go to its edge
     if not len(first):
         return nothing(figure, ax)
     if x in _LOGARITHMIC:
@@ -67,7 +67,9 @@ def against(catalog: Catalog, x: str, y: str) -> Figure:
     if y in _LOGARITHMIC:
         ax.set_yscale("log")
         _ticks(ax.yaxis, second)
-    _density(figure, ax, _edges(first, x, 70), _edges(second, y, 56), (first, second))
+    across, along = _edges(first, x, 70), _edges(second, y, 56)
+    first, second = np.maximum(first, across[0]), np.maximum(second, along[0])
+    _density(figure, ax, across, along, (first, second))
     if top.any():
         ax.scatter(
             first[top], second[top], s=24, facecolor="none", edgecolor=VERMILLION, lw=1.1, label=f"top {top.sum()}"
@@ -86,8 +88,9 @@ def _ticks(axis: Axis, values: Floats) -> None:
 def _edges(values: Floats, name: str, count: int) -> Floats:
     low, high = float(values.min()), float(values.max())
     if name in _LOGARITHMIC:
-        return np.geomspace(low, high * (1.0 + 1e-9), count + 1)
-    return np.linspace(low, high + 1e-9 * max(1.0, abs(high)), count + 1)
+        low, high = max(low, float(np.percentile(values, 0.5)) / 2.0), high * 1.05
+        return np.geomspace(min(low, 0.99 * high), high, count + 1)
+    return np.linspace(low, high + max(0.02 * (high - low), 1e-9), count + 1)
 
 
 def _density(figure: Figure, ax: Axes, x: Floats, y: Floats, values: tuple[Floats, Floats]) -> None:

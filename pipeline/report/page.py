@@ -15,7 +15,7 @@ from pipeline.report import figures, sky, spectra
 from pipeline.report.contents import Contents, Facts, Spectrum
 from pipeline.report.reasons import chance, words
 from pipeline.report.style import svg
-from pipeline.report.tables import counts, funnel, html_table, metrics, quarantine
+from pipeline.report.tables import funnel, html_table, metrics, quarantine, stages
 
 # keys of the model's history and their names, the axis, the caption
 CURVES = (
@@ -109,8 +109,8 @@ def _counts(contents: Contents) -> str:
     return (
         html_table(*funnel(contents))
         + "<h3>Stages</h3>"
-        + html_table(*counts(contents))
-        + _note("Rows in are rows out and rows in quarantine. Rates are of one worker, in seconds of its own work.")
+        + html_table(*stages(contents.planned, contents.steps, contents.metrics, contents.facts.trained_on))
+        + _note("Rows in are rows out and rows in quarantine; time and rate are of each stage's last work.")
     )
 
 

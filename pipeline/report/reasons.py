@@ -18,7 +18,7 @@ def words(reason: Reason, z: float) -> str:
     if reason.kind == "global":
         chi2 = "" if math.isnan(reason.chi2_reduced) else f" (χ² {reason.chi2_reduced:.2f} a bin)"
         return f"poor fit all along{chi2}, {reason.strength:.1f}σ"
-    return f"well fitted, but of a rare kind (−ln density {reason.strength:.1f})"
+    return f"a rare combination of features (−ln density {reason.strength:.1f})"
 
 
 def _where(reason: Reason, z: float) -> str:

@@ -134,7 +134,8 @@ def _range(bins: Binned, model: NDArray[np.floating] | None) -> tuple[float, flo
     low, high = np.percentile(good, 0.3), max(np.percentile(good, 99.9), 0.0)
     high = max(high, min(float(good.max()), 3.0 * high))
     if model is not None:
-        low, high = min(low, float(model.min())), max(high, float(model.max()))
+        limits = np.percentile(model, [0.5, 99.95])
+        low, high = min(low, float(limits[0])), max(high, float(limits[1]))
     low = min(low, 0.0)
     span = max(high - low, 1e-6)
     return low - 0.06 * span, high + 0.2 * span

@@ -81,15 +81,15 @@ def svg(figure: Figure) -> str:
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' d="[^"]*"', _hundredths, text)
+    text = re.sub(r' d="[^"]*"', _tenths, text)
     for number, colour in enumerate(_DARK):
         text = text.replace(colour, f"var(--c{number})")
     return text.replace(">", f">{_scheme()}", 1)
 
 
-def _hundredths(path: re.Match[str]) -> str:
-    """Hundredths of a point are plenty, and halve the page."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", path[0])
+def _tenths(path: re.Match[str]) -> str:
+    """Tenths of a point are plenty, and halve the page."""
+    return re.sub(r"(\.\d)\d+", r"\1", path[0])
 
 
 def _scheme() -> str:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.report import data
+from pipeline.report import data, tables
 from pipeline.report.contents import Facts, Metric, Quarantined, Reason, Step
 from pipeline.report.reasons import chance, words
-from pipeline.report.tables import duration, value
 from pipeline.stores.postgres import Connection, fetch_table, transaction
 
 if TYPE_CHECKING:
@@ -65,27 +64,14 @@ def heading(facts: Facts) -> Table:
 
 def stages(planned: int, steps: list[Step], metrics: list[Metric], trained_on: int | None) -> Table:
     """What went in and came out, stage by stage, and how fast."""
-    known = {(row.stage, row.name): row for row in metrics}
-    rows = {step.stage: (f"{step.rows_in:,}", f"{step.rows_out:,}", f"{step.quarantined:,}") for step in steps}
-    catalog, calibrated = known.get(("plan", "rows in catalog")), known.get(("calibrate", "spectra calibrated"))
-    rows["plan"] = (value(catalog) if catalog else "", f"{planned:,}", "")
-    if trained_on is not None:
-        rows["train"] = (f"{trained_on:,}", "", "")
-    if calibrated:
-        rows["calibrate"] = ("", value(calibrated), "")
-    table = _table("stage", "rows in>", "rows out>", "quarantined>", "time>", "rate>")
-    for stage in data.STAGES:
-        if stage in rows:
-            table.add_row(stage, *rows[stage], *_pace(known, stage))
+    header, rows = tables.stages(planned, steps, metrics, trained_on)
+    table = _table(*header[:_SHOWN])
+    for row in rows:
+        table.add_row(*row[:_SHOWN])
     return table
 
 
-def _pace(known: dict[tuple[str, str], Metric], stage: str) -> tuple[str, str]:
-    seconds, rate = (known.get((stage, name)) for name in ("seconds", "rate"))
-    return (
-        duration(seconds.value) if seconds and seconds.value is not None else "",
-        f"{rate.value:,.0f}/s" if rate and rate.value is not None else "",
-    )
+_SHOWN = 6  # columns that fit the terminal
 
 
 def quarantined(rows: list[Quarantined]) -> Table:

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from pipeline.report.contents import Contents, Metric, Step
+from pipeline.report.contents import STAGES, Contents, Metric, Step
 
 Table = tuple[list[str], list[list[str]]]  # a header that ends in ">" is of a right-aligned column
 
@@ -52,31 +52,48 @@ def _removed(metric: Metric) -> str:
     return f"−{metric.value:,.0f}" if metric.value else "0"
 
 
-def counts(contents: Contents) -> Table:
-    """Rows in and out of each stage, and how fast."""
-    header = ["stage", "rows in>", "rows out>", "quarantined>", "chunks", "worker time>", "rate>", "read>", "requests>"]
-    return header, [_step(step) for step in contents.steps]
-
-
-def _step(step: Step) -> list[str]:
-    worked = step.seconds > 0
-    return [
-        step.stage,
-        f"{step.rows_in:,}",
-        f"{step.rows_out:,}",
-        f"{step.quarantined:,}",
-        ", ".join(f"{number:,} {state}" for state, number in step.chunks.items() if number) or "–",
-        duration(step.seconds) if worked else "–",
-        f"{step.rows_in / step.seconds:,.0f}/s" if worked else "–",
-        size(step.bytes_read) if step.bytes_read else "–",
-        f"{step.requests:,}" if step.requests else "–",
+def stages(planned: int, steps: Sequence[Step], metrics: Sequence[Metric], trained_on: int | None) -> Table:
+    """Rows in and out of each stage, how long it took and how fast it was when it last worked."""
+    known = {(row.stage, row.name): row for row in metrics}
+    catalog, calibrated = known.get(("plan", "rows in catalog")), known.get(("calibrate", "spectra calibrated"))
+    rows = {"plan": [value(catalog) if catalog else "", f"{planned:,}", ""]}
+    if trained_on is not None:
+        rows["train"] = [f"{trained_on:,}", "", ""]
+    if calibrated and calibrated.value is not None:
+        rows["calibrate"] = ["", value(calibrated), ""]
+    for step in steps:
+        rows[step.stage] = [f"{step.rows_in:,}", f"{step.rows_out:,}", f"{step.quarantined:,}"]
+    work = {step.stage: _work(step) for step in steps}
+    header = ["stage", "rows in>", "rows out>", "quarantined>", "time>", "rate>", "read>", "requests>", "chunks"]
+    return header, [
+        [stage, *rows[stage], *_pace(known, stage), *work.get(stage, [""] * 3)] for stage in STAGES if stage in rows
     ]
 
 
+def _pace(known: dict[tuple[str, str], Metric], stage: str) -> list[str]:
+    seconds, rate = (known.get((stage, name)) for name in ("seconds", "rate"))
+    return [
+        duration(seconds.value) if seconds and seconds.value is not None else "",
+        f"{rate.value:,.0f}/s" if rate and rate.value is not None else "",
+    ]
+
+
+def _work(step: Step) -> list[str]:
+    return [
+        size(step.bytes_read) if step.bytes_read else "",
+        f"{step.requests:,}" if step.requests else "",
+        ", ".join(f"{number:,} {state}" for state, number in step.chunks.items() if number),
+    ]
+
+
+_TOLD = {"seconds", "rate", "spectra", "quarantined", "chunks", "rows in catalog", "rows kept", "spectra calibrated"}
+
+
 def metrics(contents: Contents) -> Table:
-    """Every quality metric but the gate's cuts, in the order of the stages."""
+    """The quality metrics that no other table tells, in the order of the stages."""
+    rows = [row for row in contents.metrics if row.name not in _TOLD and not is_cut(row)]
     return ["stage", "metric", "value>", "unit"], [
-        [row.stage, row.name.replace("_", " "), value(row), row.unit] for row in contents.metrics if not is_cut(row)
+        [row.stage, row.name.replace("_", " "), value(row), row.unit] for row in rows
     ]
 
 

@@ -7,43 +7,36 @@ import pytest
 from pipeline.report import choice
 from pipeline.report.contents import Contents
 from pipeline.report.metrics import measure
-from pipeline.significance import MIN_CALIBRATION
 
 
-def _components(n: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(6)
-    table = {"spectrum_id": np.arange(n), "z": rng.uniform(0.5, 3.0, n), "snr": rng.uniform(0.5, 5.0, n)}
-    table["calibration"] = (np.arange(n) >= 4).astype(int)
-    for name in choice.COMPONENTS:
-        table[name] = rng.normal(40.0 if name == "density" else 3.0, 1.0, n)
-    for row, name in enumerate(choice.COMPONENTS):
-        table[name][row] += 30.0
-    table["chi2_reduced"] = np.full(n, 1.5)
-    for kind, wave in (("emission", 5000.0), ("absorption", 6000.0)):
-        table[f"{kind}_wavelength"] = np.full(n, wave)
-        table[f"{kind}_width"] = np.full(n, 500.0)
-    return table
+def _scores(calibrated: bool) -> pa.Table:
+    """Four spectra, each strange in another way, and one without scores."""
+    table: dict[str, list[float | None]] = {"spectrum_id": [7, 8, 9, 10, 11]}
+    for place, (raw, surprise) in enumerate(choice.COMPONENTS.values()):
+        table[raw] = [9.0 if place == row else 5.0 for row in range(4)] + [None]
+        table[surprise] = [8.0 if calibrated and place == row else 1.0 if calibrated else None for row in range(4)] + [
+            None
+        ]
+    table["density"] = [400.0] * 4 + [None]  # −ln density is not in σ: it cannot compete before calibration
+    for name, value in (("chi2_reduced", 1.5), ("emission_wavelength", 5000.0), ("emission_width", 500.0),
+                        ("absorption_wavelength", 6000.0), ("absorption_width", 700.0)):  # fmt: skip
+        table[name] = [value] * 4 + [None]
+    return pa.table(table)
 
 
-@pytest.mark.parametrize("n", [2000, 20])
-def test_the_strongest_reason_is_named(n: int) -> None:
-    table = _components(n)
-    if n < MIN_CALIBRATION:
-        table["density"][3], table["local_emission"][3] = 40.0, 30.0  # −ln density is not in σ: it cannot compete
-    found = choice.reasons(pa.table(table), np.array([0, 1, 2, 3]))
-    kinds = [found[key].kind for key in range(4)]
-    assert kinds == ["global", "emission", "absorption", "density" if n == 2000 else "emission"]
-    assert (found[1].wavelength, found[1].width) == (5000.0, 500.0)
-    assert found[2].wavelength == 6000.0
-    assert found[0].strength == pytest.approx(table["global_score"][0])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_strongest_reason_is_named(calibrated: bool) -> None:
+    found = choice.reasons(_scores(calibrated))
+    kinds = [found[key].kind for key in (7, 8, 9, 10)]
+    assert kinds == ["emission", "absorption", "global", "density" if calibrated else "emission"]
+    assert (found[7].strength, found[7].wavelength, found[7].width) == (9.0, 5000.0, 500.0)
+    assert (found[8].wavelength, found[8].width) == (6000.0, 700.0)
+    assert np.isnan(found[9].wavelength)
+    assert found[9].chi2_reduced == 1.5
 
 
 def test_spectra_without_scores_have_no_reason() -> None:
-    table = _components(2000)
-    for name in choice.COMPONENTS:
-        table[name][1] = np.nan
-    found = choice.reasons(pa.table(table), np.array([0, 1, 999_999]))
-    assert list(found) == [0]
+    assert 11 not in choice.reasons(_scores(True))
 
 
 def test_ordinary_spectra_are_ordinary_spread_over_redshift_and_repeatable(contents: Contents) -> None:

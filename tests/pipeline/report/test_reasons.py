@@ -21,7 +21,7 @@ from pipeline.report.reasons import chance, words
         ),
         (Reason("global", 7.4, chi2_reduced=1.934), 2.0, "poor fit all along (χ² 1.93 a bin), 7.4σ"),
         (Reason("global", 7.4), 2.0, "poor fit all along, 7.4σ"),
-        (Reason("density", 45.31), 2.0, "well fitted, but of a rare kind (−ln density 45.3)"),
+        (Reason("density", 45.31), 2.0, "a rare combination of features (−ln density 45.3)"),
     ],
 )
 def test_reasons_in_words(reason: Reason, z: float, said: str) -> None:

@@ -19,11 +19,10 @@ from pipeline.config import load
 from pipeline.errors import RunError, StoreError
 from pipeline.keys import spectrum_id
 from pipeline.report import data
-from pipeline.report.contents import Spectrum
+from pipeline.report.contents import Reason, Spectrum
 from pipeline.report.summary import print_summary
 from pipeline.session import Session, opened
-from pipeline.significance import calibrate_scores
-from pipeline.stages.calibrate import COMPONENTS
+from pipeline.stages.calibrate import calibrate
 from pipeline.stages.report import report
 from pipeline.stages.score import SCORE_COLUMNS
 from pipeline.stores import catalog, ledger, registry, runs
@@ -32,6 +31,7 @@ from pipeline.stores.postgres import transaction
 
 N, N_CHUNKS = 40, 4
 RUN = "a-run"
+SPLIT = {"seed": 1, "unit": "spectrum"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,6 @@ def _ingested(session: Session, survey: Survey) -> None:
             columns = {
                 "spectrum_id": _ids(chunk), "coadd": pa.repeat(chunk.coadd.name, N),
                 "healpix": pa.array([number] * N, pa.int32()), "snr": np.full(N, 3.0, np.float32),
-                "split": pa.repeat("calibrate" if number > 1 else "train", N),
                 "chunk_id": pa.repeat(chunk.chunk_id, N), "shard": pa.repeat(chunk.shard, N),
                 "row_group": np.zeros(N, np.int32), "row": np.arange(N, dtype=np.int32),
             }  # fmt: skip
@@ -114,7 +113,6 @@ def _ids(chunk: Chunk) -> np.ndarray:
 def _scored(session: Session, survey: Survey) -> str:
     """Score all with a small model that stands in for a trained one."""
     import torch
-    from pipeline.modelstore import save_model
 
     from models.config import VAEConfig
     from models.density import GaussianMixture
@@ -122,6 +120,7 @@ def _scored(session: Session, survey: Survey) -> str:
     from models.scores import score
     from models.trained import TrainedModel
     from models.vae import VAE
+    from pipeline.registry import save_model
 
     torch.manual_seed(3)
     vae = VAE(VAEConfig(latent=4, hidden=16)).eval()
@@ -130,7 +129,13 @@ def _scored(session: Session, survey: Survey) -> str:
     model = TrainedModel(vae, density, ModelError.none(vae.grid.n_rest), {"n_train": 2 * N}, history)
     model_id = save_model(session.objects, model)
     registry.register_model(
-        session.conn, model_id, run_id=RUN, uri="models", data_hash="d", config={"n_train": 2 * N}, metrics={}
+        session.conn,
+        model_id,
+        run_id=RUN,
+        uri="models",
+        data_hash="d",
+        config={"n_train": 2 * N, "split": SPLIT},
+        metrics={},
     )
     runs.enter_stage(session.conn, RUN, "score", model_id)
     session.vectors.ensure_collection(model_id, 4)
@@ -144,17 +149,6 @@ def _scored(session: Session, survey: Survey) -> str:
             outcome = ledger.Outcome(chunk.chunk_id, "done", N, N, 0, seconds=0.1)
             ledger.finish(cur, RUN, "score", [outcome], model_id=model_id)
     return model_id
-
-
-def _calibrated(session: Session, model_id: str) -> None:
-    table = catalog.read_scores(session.conn, model_id, columns=("spectrum_id", "z", "snr", "split", *COMPONENTS))
-    columns = {name: table[name].to_numpy().astype(float) for name in (*COMPONENTS, "z", "snr")}
-    calibration = np.array(table["split"].to_pylist()) == "calibrate"
-    key = table["spectrum_id"].to_numpy()
-    done = calibrate_scores({n: columns[n] for n in COMPONENTS}, columns["z"], columns["snr"], calibration, key)
-    rows = {"anomaly_score": done.anomaly_score, "p_value": done.p_value, "rank": done.rank.astype(np.int32),
-            "extrapolated": done.extrapolated}  # fmt: skip
-    catalog.write_calibration(session.conn, model_id, pa.table({"spectrum_id": key} | rows))
 
 
 @pytest.fixture
@@ -181,7 +175,7 @@ def test_a_run_from_its_manifest_to_its_page(session: Session, spectrum_of: Call
     assert early.count("<img") == 1 + data.EXAMPLES
 
     model_id = _scored(session, survey)
-    _calibrated(session, model_id)
+    calibrate(session, model_id)
     page = report(session)
     assert page == session.config.workspace / "reports" / RUN / "report.html"
     text = page.read_text()
@@ -198,8 +192,10 @@ def _check_gallery(session: Session, survey: Survey, model_id: str) -> None:
     strange = contents.top[0]
     assert strange.targetid == survey.chunks[0].targets["targetid"][7].as_py()
     assert strange.rank == 1
+    by_hand = _strongest(session, model_id)
     assert strange.reason is not None
-    assert strange.reason.kind in ("emission", "global")
+    assert strange.reason.kind == by_hand.kind
+    assert [*vars(strange.reason).values()][1:] == pytest.approx([*vars(by_hand).values()][1:], rel=1e-5, nan_ok=True)
     assert [one.rank for one in contents.top] == list(range(1, data.TOP + 1))
     assert np.array_equal(strange.flux, survey.flux[0][7])
     assert strange.ivar[4000] == 0.0  # masked
@@ -211,6 +207,23 @@ def _check_gallery(session: Session, survey: Survey, model_id: str) -> None:
     assert {one.p_value > 0.1 for one in contents.examples} == {True}
     first = data.read_rows(session.conn, model_id, contents.catalog.spectrum_id[:5])
     assert [row["spectrum_id"] for row in first] == contents.catalog.spectrum_id[:5].tolist()
+
+
+def _strongest(session: Session, model_id: str) -> Reason:
+    """The first spectrum's strongest component, by hand."""
+    with transaction(session.conn) as cur:
+        cur.execute(
+            """SELECT emission_surprise, absorption_surprise, global_surprise, density_surprise,
+                      local_emission, local_absorption, global_score, density, emission_wavelength, emission_width,
+                      absorption_wavelength, absorption_width, chi2_reduced
+               FROM scores WHERE model_id = %s AND rank = 1""",
+            (model_id,),
+        )
+        row = cur.fetchone()
+    assert row is not None
+    at = int(np.argmax(row[:4]))
+    place = row[8 + 2 * at : 10 + 2 * at] if at < 2 else (np.nan, np.nan)
+    return Reason(("emission", "absorption", "global", "density")[at], row[4 + at], *place, row[12])
 
 
 def _check_metrics(session: Session, model_id: str) -> None:
@@ -226,7 +239,7 @@ def _check_summary(session: Session) -> None:
     for said in (RUN, "ingest", "score", "TARGETID", "39627700000000007"):
         assert said in text
     assert sum("39627700" in line for line in lines) == 10
-    assert re.search(r"emission at \d{4} Å|poor fit", text)
+    assert re.search(r"(emission|absorption) at \d{4} Å|poor fit|rare combination", text)
 
 
 def test_quarantined_spectra_are_told_by_reason(session: Session, spectrum_of: Callable[..., Spectrum]) -> None:
