@@ -81,15 +81,18 @@ def svg(figure: Figure) -> str:
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' d="[^"]*"', _tenths, text)
+    text = re.sub(r' d="[^"]*"', _compact, text)
     for number, colour in enumerate(_DARK):
         text = text.replace(colour, f"var(--c{number})")
     return text.replace(">", f">{_scheme()}", 1)
 
 
-def _tenths(path: re.Match[str]) -> str:
-    """Tenths of a point are plenty, and halve the page."""
-    return re.sub(r"(\.\d)\d+", r"\1", path[0])
+def _compact(path: re.Match[str]) -> str:
+    """The same path in half the characters: tenths of a point are plenty."""
+    text = re.sub(r"(\.\d)\d+", r"\1", path[0])
+    text = re.sub(r"\.0(?=\D)", "", text)
+    text = re.sub(r"(?<=\S)\s+(?=[A-Za-z])|(?<=[A-Za-z])\s+", "", text)
+    return " " + re.sub(r"M(\S+) (\S+?)L\1 ", r"M\1 \2V", text).lstrip()
 
 
 def _scheme() -> str:
