@@ -19,7 +19,7 @@ from pipeline.config import load
 from pipeline.errors import RunError, StoreError
 from pipeline.keys import spectrum_id
 from pipeline.report import data
-from pipeline.report.contents import Reason, Spectrum
+from pipeline.report.contents import Contents, Reason, Spectrum
 from pipeline.report.summary import print_summary
 from pipeline.session import Session, opened
 from pipeline.stages.calibrate import calibrate
@@ -178,17 +178,16 @@ def test_a_run_from_its_manifest_to_its_page(session: Session, spectrum_of: Call
     calibrate(session, model_id)
     page = report(session)
     assert page == session.config.workspace / "reports" / RUN / "report.html"
-    text = page.read_text()
-    assert text.count("<img") == 2 + 4 + 2 + data.TOP + len(data.gather(session).examples)
+    text, contents = page.read_text(), data.gather(session)
+    assert text.count("<img") == 2 + 4 + 2 + data.TOP + len(contents.examples)
     assert model_id in text
     assert not list(page.parent.glob("*.part"))
-    _check_gallery(session, survey, model_id)
+    _check_gallery(contents, session, survey, model_id)
     _check_metrics(session, model_id)
     _check_summary(session)
 
 
-def _check_gallery(session: Session, survey: Survey, model_id: str) -> None:
-    contents = data.gather(session)
+def _check_gallery(contents: Contents, session: Session, survey: Survey, model_id: str) -> None:
     strange = contents.top[0]
     assert strange.targetid == survey.chunks[0].targets["targetid"][7].as_py()
     assert strange.rank == 1
