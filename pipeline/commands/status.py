@@ -85,7 +85,8 @@ def _summary(found: dict[str, Any]) -> None:
     click.echo(f"run {found['run']}: {found['state']}, last stage {found['stage'] or 'none'}{model}")
     if found["message"]:
         click.echo(f"stopped because {found['message']}")
-    click.echo(f"\n{'stage':<8}" + "".join(f"{state:>9}" for state in _STATES) + f"{'rows in':>12}{'out':>12}{'kept back':>12}")
+    heads = [*(f"{state:>9}" for state in _STATES), *(f"{head:>12}" for head in ("rows in", "out", "kept back"))]
+    click.echo(f"\n{'stage':<8}" + "".join(heads))
     for name, counts in found["stages"].items():
         chunks = "".join(f"{counts['chunks'].get(state, 0):>9,}" for state in _STATES)
         click.echo(f"{name:<8}{chunks}" + "".join(f"{counts[key]:>12,}" for key in ("n_in", "n_out", "n_quarantined")))
@@ -96,8 +97,9 @@ def _summary(found: dict[str, Any]) -> None:
 def _unscored_summary(found: dict[str, Any]) -> None:
     rows = found["unscored"]
     click.echo(f"\n{len(rows):,} of {found['spectra']:,} spectra are unscored" + (":" if rows else ""))
-    reasons = Counter((row["state"], row["stage"], row["reason"] or "not reached yet") for row in rows)
-    examples = {(row["state"], row["stage"], row["reason"] or "not reached yet"): row["detail"] for row in reversed(rows)}
+    keys = [(row["state"], row["stage"], row["reason"] or "not reached yet") for row in rows]
+    reasons = Counter(keys)
+    examples = {key: row["detail"] for key, row in zip(keys, rows, strict=True)}
     for key, count in reasons.most_common():
         state, stage, reason = key
         click.echo(f"{count:>9,}  {reason} ({state} at {stage})")

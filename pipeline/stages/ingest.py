@@ -16,6 +16,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.keys import spectrum_id
 from pipeline.progress import progress
 from pipeline.session import Session
+from pipeline.shards import write_grid
 from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, batches, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
 from pipeline.stores import accounts, catalog, ledger, manifest, registry, runs
@@ -73,6 +74,7 @@ def ingest(session: Session) -> StageSummary:
     work = ledger.pending(session.conn, run, "ingest")
     outcomes: list[ledger.Outcome] = []
     if work:
+        write_grid(session.objects)
         chunks = manifest.load_chunks(session.conn, [item.chunk_id for item in work])
         with (
             cluster.connected(config),

@@ -54,6 +54,7 @@ class VectorStore:
     def __init__(self, client: MilvusClient, where: str) -> None:
         self._client = client
         self._where = where
+        self._loaded: set[str] = set()
 
     @classmethod
     def open(cls, uri: str, *, timeout: float = 10.0) -> VectorStore:
@@ -96,7 +97,15 @@ class VectorStore:
                     )
             else:
                 self._create(name, dim)
+            self._ready(model_id)
+
+    def _ready(self, model_id: str) -> str:
+        """Return a model's collection, loaded: a server that was restarted has none in memory."""
+        name = collection_name(model_id)
+        if name not in self._loaded:
             self._client.load_collection(name)
+            self._loaded.add(name)
+        return name
 
     def _dimension(self, name: str) -> int:
         fields = self._client.describe_collection(name)["fields"]
@@ -173,10 +182,10 @@ class VectorStore:
         Returns:
             int64 [F] ids in the order asked for, and float32 [F, D].
         """
-        name = collection_name(model_id)
         wanted = [int(one) for one in spectrum_id]
         found: dict[int, list[float]] = {}
         with _explained(self._where):
+            name = self._ready(model_id)
             for start in range(0, len(wanted), BATCH):
                 rows = self._client.get(name, wanted[start : start + BATCH], output_fields=["embedding"])
                 found |= {int(row[KEY]): row["embedding"] for row in rows}
@@ -199,7 +208,7 @@ class VectorStore:
         """
         with _explained(self._where):
             answers = self._client.search(
-                collection_name(model_id),
+                self._ready(model_id),
                 np.atleast_2d(np.asarray(vectors_BD, np.float32)).tolist(),
                 limit=k,
                 filter=filter,
@@ -211,7 +220,7 @@ class VectorStore:
     def count(self, model_id: str) -> int:
         """Return the exact number of vectors, all writes by anyone included."""
         with _explained(self._where):
-            rows = self._client.query(collection_name(model_id), output_fields=["count(*)"], consistency_level="Strong")
+            rows = self._client.query(self._ready(model_id), output_fields=["count(*)"], consistency_level="Strong")
         return int(rows[0]["count(*)"])
 
     def delete(self, model_id: str, spectrum_id: Sequence[int] | NDArray[np.int64]) -> None:
@@ -220,6 +229,7 @@ class VectorStore:
         ids = [int(one) for one in spectrum_id]
         with _explained(self._where):
             if ids and self._client.has_collection(name):
+                self._ready(model_id)
                 for start in range(0, len(ids), BATCH):
                     self._client.delete(name, ids=ids[start : start + BATCH])
 
@@ -236,6 +246,7 @@ class VectorStore:
                 for alias in self._client.list_aliases(name)["aliases"]:
                     self._client.drop_alias(alias)
                 self._client.drop_collection(name)
+            self._loaded.discard(name)
 
     def set_alias(self, model_id: str) -> None:
         """Let the alias ``skysift`` name a model's collection."""

@@ -13,7 +13,14 @@ COADD = Coadd("healpix/main/dark/9144", "healpix/main/dark/91/9144/coadd-main-da
 
 def _targets(z: float = 2.0) -> pa.Table:
     return pa.table(
-        {"targetid": [1, 2], "z": [z, 3.0], "zerr": [None, 0.1], "zwarn": [0, None], "ra": [1.0, None], "dec": [2.0, 0.0]},
+        {
+            "targetid": [1, 2],
+            "z": [z, 3.0],
+            "zerr": [None, 0.1],
+            "zwarn": [0, None],
+            "ra": [1.0, None],
+            "dec": [2.0, 0.0],
+        },
         schema=TARGET_SCHEMA,
     )
 

@@ -93,11 +93,18 @@ def contents(config: Config) -> dict[str, Any]:
 def _vectors(uri: str, collection: str, ids: list[int]) -> list[dict[str, Any]]:
     client = MilvusClient(uri)
     try:
+        client.load_collection(collection)
         rows = [dict(row) for row in client.get(collection, ids, output_fields=["*"])]
         assert len(rows) == client.query(collection, output_fields=["count(*)"])[0]["count(*)"]
     finally:
         client.close()
     return sorted(rows, key=lambda row: row["spectrum_id"])
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy with owners and times: PostgreSQL refuses files of another owner."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
 def query(config: Config, text: str, arguments: tuple[Any, ...] = ()) -> pa.Table:
@@ -138,8 +145,8 @@ def clone(finished: Finished, scratch: Path, tmp_path: Path) -> Iterator[Callabl
     def copy() -> Finished:
         folder = scratch / f"clone-{tmp_path.name[-20:]}-{len(made)}"
         made.append(folder)
-        shutil.copytree(finished.survey, folder / "sky")
-        shutil.copytree(finished.workspace, folder / "workspace", ignore=shutil.ignore_patterns("*.sock*"))
+        copy_folder(finished.survey, folder / "sky")
+        copy_folder(finished.workspace, folder / "workspace")
         return Finished(folder / "sky", folder / "workspace", finished.output)
 
     yield copy

@@ -68,7 +68,9 @@ def test_all_of_main_dark(bucket: dict[str, str], finished: Finished, scratch: P
     workspace = scratch / "dr1-dark"
     output = skysift("run", "--config", EXAMPLES / "dr1-main-dark.toml", "-w", workspace, env=bucket)
     assert "model promoted" in output
-    found = query(config_of(workspace, "s3://desidata"), "SELECT program, count(*) AS n FROM anomaly_catalog GROUP BY 1")
+    found = query(
+        config_of(workspace, "s3://desidata"), "SELECT program, count(*) AS n FROM anomaly_catalog GROUP BY 1"
+    )
     expected = query(
         finished.config, "SELECT program, count(*) AS n FROM anomaly_catalog WHERE program = 'dark' GROUP BY 1"
     )

@@ -27,7 +27,7 @@ def _ledger(stage: str) -> Moment:
     def reached(session: Session) -> bool:
         with transaction(session.conn) as cur:
             cur.execute("SELECT count(*) FROM ledger WHERE stage = %s", (stage,))
-            return 0 < int(scalar(cur))
+            return int(scalar(cur)) > 0
 
     return reached
 
@@ -53,7 +53,9 @@ MOMENTS: dict[str, Moment] = {
 }
 
 
-def _run_until(survey: Path, workspace: Path, moment: Moment, victim: Callable[[psutil.Process], psutil.Process]) -> int:
+def _run_until(
+    survey: Path, workspace: Path, moment: Moment, victim: Callable[[psutil.Process], psutil.Process]
+) -> int:
     """Start the run, kill the victim at the moment, and return the exit code of the driver."""
     command = command_line("run", survey, "--workspace", workspace)
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

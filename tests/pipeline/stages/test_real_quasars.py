@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.desi.grid import WAVELENGTH
 
-from .conftest import Finished, config_of, query, skysift
+from .conftest import Finished, config_of, copy_folder, query, skysift
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +39,10 @@ def trees(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(trees: Path, finished: Finished, scratch: Path) -> Finished:
     """Both trees run with the model that the simulated survey promoted."""
     workspace = scratch / "real"
-    shutil.copytree(finished.workspace, workspace)
-    healpix = ("--set", "survey.catalog=zcatalog/v1/QSO_cat_fuji_dark_healpix_with_main.fits.gz", "--set", 'gate.surveys="main"')
-    tiles = ("--set", "survey.catalog=zcatalog/v1/QSO_cat_fuji_dark_tile.fits.gz")
+    copy_folder(finished.workspace, workspace)
+    catalog = "survey.catalog=zcatalog/v1/QSO_cat_fuji_dark"
+    healpix = ("--set", f"{catalog}_healpix_with_main.fits.gz", "--set", 'gate.surveys="main"')
+    tiles = ("--set", f"{catalog}_tile.fits.gz")
     output = skysift("run", trees, "-w", workspace, "-r", "real-healpix", "-m", "promoted", *healpix)
     output += skysift("run", trees, "-w", workspace, "-r", "real-tiles", "-m", "promoted", *tiles)
     return Finished(trees, workspace, output)
@@ -71,8 +72,9 @@ def test_reconstructions_follow_the_real_lines(scored: Finished) -> None:
 
 def _reconstructed(scored: Finished) -> list[tuple[NDArray[np.float32], ...]]:
     """(flux, ivar, reconstruction, z) of each real quasar."""
-    from models.trained import reconstruct
     from pipeline.modelstore import load_model
+
+    from models.trained import reconstruct
     from pipeline.session import opened
     from pipeline.shards import read_spectrum
     from pipeline.stores.registry import find_model
