@@ -1,0 +1,1 @@
+"""Runnable benchmarks, ``python -m benchmarks.<name>``; what they measured lies in ``benchmarks/results``."""

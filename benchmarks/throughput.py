@@ -1,0 +1,229 @@
+"""How fast skysift ingests and scores, end to end on real stores, against desispec and spender in the same run.
+
+``skysift ingest`` and ``skysift score`` run as processes of their own on surveys of two sizes, made of the same
+distinct quasars under more or fewer pixel names. Rates are of the steady state, from the ledger: spectra of all
+transactions after the first one, over the time from the first to the last. Servers: Milvus 2.3.5 (the ``milvus``
+wheel) and the embedded PostgreSQL. Needs the ``bench`` extra. Run: ``python -m benchmarks.throughput``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._hot_path import ingest_costs, score_costs
+from benchmarks._peers import desispec_rate, spender_rate
+from benchmarks._processes import Ended, Peaks, run_stage
+from benchmarks._sky import SHARD_BYTES, Sky, require_room
+from pipeline import config as configuration
+from pipeline.servers import Servers
+from pipeline.session import opened
+from pipeline.stores import ledger, manifest, runs
+from pipeline.stores.postgres import transaction
+
+ROW_BYTES = (2751 + 2326 + 2881) * 3 * 4  # FLUX, IVAR and MASK of one spectrum
+PROFILE_CHUNKS = 24
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    quasars: int
+    copies: tuple[int, int]
+    training: tuple[str, ...]
+    peers: bool
+
+
+FULL = Plan(10_000, (5, 20), ("train.max_spectra=8192", "train.fit.segments=2"), peers=True)
+QUICK = Plan(1000, (1, 2), ("train.max_spectra=512", "train.fit.segments=1"), peers=False)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One stage at one size."""
+
+    stage: str
+    spectra: int
+    rate: float  # spectra/s in the steady state
+    commits: int
+    whole: Ended
+    passed: float | None  # bytes passed over bytes needed
+
+
+def main() -> None:
+    """Measure, print the tables, and write them where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="2,000 spectra, without the peers")
+    parser.add_argument("--folder", type=Path, help="scratch folder, kept; default: a temporary one")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}/throughput*")
+    arguments = parser.parse_args()
+    with _scratch(arguments.folder) as folder:
+        report, profile = measure(folder, QUICK if arguments.quick else FULL)
+    sys.stdout.write("\n".join([*report, ""]))
+    if arguments.write:
+        (RESULTS / "throughput.md").write_text("\n".join([*_title(), *report, ""]), encoding="utf-8")
+        (RESULTS / "throughput_profile.txt").write_text("\n".join([*_title(), *profile, ""]), encoding="utf-8")
+
+
+def measure(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
+    """Run everything below ``folder``; returns the lines of the report and of the profile."""
+    sky = Sky.simulated(folder, plan.quasars)
+    require_room(folder, plan.quasars * sum(plan.copies) * SHARD_BYTES)
+    small, large = plan.copies
+    surveys = {"small": sky.copied("small", range(small)), "large": sky.copied("large", range(small, small + large))}
+    results, costs, profile, peers = [], {}, [], {}
+    with _servers(folder) as settings:
+        for name, root in surveys.items():
+            path = _config(folder / f"{name}.toml", root, settings)
+            run_stage("plan", path, name)
+            results.append(_stage("ingest", path, name))
+            if plan.peers and name == "large":
+                peers["desispec"] = desispec_rate(sky.coadds[: len(sky.coadds) // 2])
+            if name == "small":
+                run_stage("train", path, name, *_set(plan.training))
+                model_id = _model(path, name)
+            results.append(_stage("score", path, name, model_id))
+            if plan.peers and name == "large":
+                peers["spender"] = spender_rate()
+        costs = _costs(path, name, model_id, profile)
+    return [*_table(results), *_peers(results, peers), *_breakdown(costs)], profile
+
+
+def _stage(stage: str, path: Path, run: str, model_id: str = "") -> Measured:
+    ended = run_stage(stage, path, run, *(["--model", model_id] if model_id else []))
+    with opened(configuration.load(path, [f"run={run}"])) as session, transaction(session.conn) as cur:
+        cur.execute(
+            """
+            SELECT extract(epoch FROM l.updated_at)::float8, sum(l.n_out)::int, sum(l.bytes_read)::int8
+            FROM ledger l JOIN run_chunks r USING (chunk_id)
+            WHERE r.run_id = %s AND l.stage = %s AND l.model_id = %s GROUP BY 1 ORDER BY 1""",
+            (run, stage, model_id),
+        )
+        times, counts, sizes = zip(*cur.fetchall(), strict=True)
+    rate = sum(counts[1:]) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
+    passed = sum(sizes) / (sum(counts) * ROW_BYTES) if stage == "ingest" else None
+    return Measured(stage, sum(counts), rate, len(counts), ended, passed)
+
+
+def _model(path: Path, run: str) -> str:
+    with opened(configuration.load(path, [f"run={run}"])) as session:
+        found = runs.find_run(session.conn, run)
+    return str(found.model_id) if found else ""
+
+
+def _costs(path: Path, run: str, model_id: str, profile: list[str]) -> dict[str, dict[str, float]]:
+    import torch
+
+    torch.set_num_threads(1)
+    with opened(configuration.load(path, [f"run={run}"])) as session:
+        work = ledger.finished(session.conn, run)[:PROFILE_CHUNKS]
+        chunks = manifest.load_chunks(session.conn, [item.chunk_id for item in work])
+        return {
+            "ingest": ingest_costs(session, chunks, profile),
+            "score": score_costs(session, model_id, work, profile),
+        }
+
+
+@contextmanager
+def _servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Keep a Milvus server and the workspace's PostgreSQL running; yields the stores' settings."""
+    from milvus import MilvusServer, MilvusServerConfig
+
+    server = MilvusServer(MilvusServerConfig(data_dir=str(folder / "milvus")))
+    server.start()
+    try:
+        uri = f"http://127.0.0.1:{server.listen_port}"
+        with Servers(folder / "workspace", milvus=uri) as servers:
+            servers.postgres_url  # noqa: B018 - starts it
+            yield {"workspace": str(folder / "workspace"), "milvus": uri}
+    finally:
+        server.stop()
+
+
+def _config(path: Path, root: Path, stores: dict[str, str]) -> Path:
+    lines = ["[survey]", f"root = {json.dumps(str(root))}", f"catalog = {json.dumps('zcatalog/copies.parquet')}"]
+    lines += ["[stores]", *(f"{name} = {json.dumps(value)}" for name, value in stores.items())]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _set(overrides: tuple[str, ...]) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
+        return
+    made = Path(tempfile.mkdtemp(prefix="skysift-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _title() -> list[str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    machine = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
+    return ["# Throughput", "", f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · "
+            f"`{' '.join(['python -m benchmarks.throughput', *sys.argv[1:]])}`", ""]  # fmt: skip
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _table(results: list[Measured]) -> list[str]:
+    lines = ["| stage | spectra | steady spectra/s | whole command | commits | driver peak | largest worker peak "
+             "| bytes passed/needed |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for one in results:
+        peaks: Peaks = one.whole.peaks
+        passed = f"{one.passed:.3f}" if one.passed else ""
+        lines.append(f"| {one.stage} | {one.spectra:,} | {one.rate:,.0f} | {one.whole.seconds:.1f} s | {one.commits} "
+                     f"| {peaks.driver / 1e6:.0f} MB | {peaks.worker / 1e6:.0f} MB | {passed} |")  # fmt: skip
+    for stage in ("ingest", "score"):
+        small, large = (one.whole.peaks for one in results if one.stage == stage)
+        lines.append(f"\n{stage}: peak of the larger over the smaller size: driver "
+                     f"{large.driver / max(small.driver, 1):.2f}, worker {large.worker / max(small.worker, 1):.2f}; "
+                     + "; ".join(f"{name} {len(held)} processes, {max(held.values()) / 1e6:.0f} MB"
+                                 for name, held in large.workers.items()))  # fmt: skip
+    return lines
+
+
+def _peers(results: list[Measured], peers: dict[str, float]) -> list[str]:
+    rates = {one.stage: one.rate for one in results}  # the larger size's
+    against = {"desispec": ("ingest", "read_spectra + coadd_cameras, two processes"), "spender": ("score", "encoder, two threads")}
+    lines = [""]
+    for name, rate in peers.items():
+        stage, what = against[name]
+        lines.append(f"{name} {what}: {rate:,.0f} spectra/s; {stage} is {rates[stage] / rate:.1f} times as fast")
+    return lines
+
+
+def _breakdown(costs: dict[str, dict[str, float]]) -> list[str]:
+    lines = ["", "µs a spectrum, one thread:", "", "| stage | " + "part | µs |", "|---|---|---|"]
+    for stage, parts in costs.items():
+        lines += [f"| {stage} | {name} | {value:.0f} |" for name, value in parts.items()]
+        lines.append(f"| {stage} | all | {sum(parts.values()):.0f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
