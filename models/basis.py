@@ -21,6 +21,17 @@ LEVEL_ROUNDS = 2  # alternations of amplitude and coefficients
 STIFFNESS = 10.0  # precision of the prior on a basis value, in units of a normalised spectrum's
 GROUP = 256
 SKETCH = 1024  # spectra whose singular vectors start the iteration
+DETAIL = 64  # further components, E: what the network's curved part is made of
+
+
+@dataclass
+class Linear:
+    """A fitted linear model."""
+
+    mean_R: Tensor
+    basis_RK: Tensor  # scaled so that coefficients have unit variance
+    detail_RE: Tensor  # orthonormal; what is left after the basis
+    size_E: Tensor  # their coefficients' scatter
 
 
 @dataclass
@@ -71,10 +82,8 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
     return Posterior(level_B, mean_BK, torch.cholesky_inverse(factor))
 
 
-def fit_basis(
-    flux_BO: Tensor, weight_BO: Tensor, offset_B: Tensor, mean_R: Tensor, n_basis: int
-) -> tuple[Tensor, Tensor]:
-    """Fit mean and basis, starting from a composite; returns mean [R] and basis [R, K].
+def fit_basis(flux_BO: Tensor, weight_BO: Tensor, offset_B: Tensor, mean_R: Tensor, n_basis: int) -> Linear:
+    """Fit mean and basis, starting from a composite.
 
     Coefficients have unit variance over the spectra given, and the first basis vectors carry most of the light.
 
@@ -90,7 +99,38 @@ def fit_basis(
     for _ in range(ROUNDS):
         mean_R, basis_RK = _round(groups, mean_R, basis_RK)
     left, size, _ = torch.linalg.svd(basis_RK, full_matrices=False)
-    return mean_R, (left * size).contiguous()
+    basis_RK = (left * size).contiguous()
+    return Linear(mean_R, basis_RK, *_detail(groups, mean_R, basis_RK))
+
+
+def _detail(groups: list[_Group], mean_R: Tensor, basis_RK: Tensor) -> tuple[Tensor, Tensor]:
+    """Principal components of damped residuals of the linear model, and their sizes."""
+    n_rest = len(mean_R)
+    second_RR = torch.zeros(n_rest, n_rest, device=mean_R.device)
+    pairs_RP = pairs(mean_R, basis_RK)
+    count = 0
+    for group in groups:
+        span = slice(group.low, group.high)
+        found = posterior(group.flux_BR, group.weight_BR, mean_R[span], basis_RK[span], pairs_RP[span])
+        level_B1 = found.level_B[:, None]
+        weight_BR = group.weight_BR * level_B1.square()
+        rest_BR = group.flux_BR / level_B1 - mean_R[span] - found.mean_BK @ basis_RK[span].T
+        pull_BR = weight_BR * rest_BR.square()
+        rest_BR = rest_BR * weight_BR / (weight_BR + 1.0) * torch.rsqrt(1.0 + pull_BR / OUTLIER**2)
+        second_RR[span, span].addmm_(rest_BR.T, rest_BR)
+        count += len(rest_BR)
+    return _leading(second_RR / count)
+
+
+def _leading(second_RR: Tensor) -> tuple[Tensor, Tensor]:
+    """Leading eigenvectors by subspace iteration, from a fixed start."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(len(second_RR), DETAIL + 16, generator=generator).to(second_RR.device)
+    for _ in range(6):
+        vectors, _ = torch.linalg.qr(second_RR @ vectors)
+    values, turn = torch.linalg.eigh(vectors.T @ second_RR @ vectors)
+    best = torch.argsort(values, descending=True)[:DETAIL]
+    return (vectors @ turn[:, best]).contiguous(), values[best].clamp(min=1e-8).sqrt()
 
 
 @dataclass

@@ -139,7 +139,7 @@ def begin(state: FitState, spectra: Prepared) -> None:
     part = spectra.rows(torch.arange(min(len(spectra), LINEAR_SPECTRA), device=spectra.scale_B.device))
     flux_BO, weight_BO = part.flux_BO.clamp(-CLIP, CLIP), softened(part.weight_BO)
     mean_R = composite(flux_BO, weight_BO, part.offset_B, state.vae.grid.n_rest)
-    state.vae.set_linear(*fit_basis(flux_BO, weight_BO, part.offset_B, mean_R, state.vae.config.latent))
+    state.vae.set_linear(fit_basis(flux_BO, weight_BO, part.offset_B, mean_R, state.vae.config.latent))
 
 
 def train_segment(state: FitState, spectra: Prepared, batch: int, steps: int, forward: Forward | None = None) -> None:

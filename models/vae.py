@@ -2,8 +2,11 @@
 
 The encoder begins with the posterior of that linear model, which takes every bin's noise and every gap into account
 exactly, and corrects it by what a network sees in the residual, damped by how little is known of each bin. The
-decoder adds a learned curved part to the linear reconstruction. The amplitude is solved by weighted least squares,
-so the latents carry shape alone.
+decoder adds a curved part to the linear reconstruction, in the span of the next principal components. The amplitude
+is solved by weighted least squares, so the latents carry shape alone.
+
+Layers from the whole rest-frame grid to the network and back, tried first, learned the noise of 9,000 spectra: their
+validation loss never fell below the linear model's.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.basis import pairs, posterior
+from models.basis import DETAIL, Linear, pairs, posterior
 from models.config import VAEConfig
 from models.grid import BLOCK, N_OBSERVED, RestGrid
 from models.losses import divergence, misfit
@@ -85,6 +88,8 @@ class VAE(nn.Module):
 
     mean_R: Tensor
     basis_RD: Tensor
+    detail_RE: Tensor
+    size_E: Tensor
     pairs_RP: Tensor
 
     def __init__(self, config: VAEConfig) -> None:
@@ -94,48 +99,49 @@ class VAE(nn.Module):
         n_rest, hidden, latent = self.grid.n_rest, config.hidden, config.latent
         self.register_buffer("mean_R", torch.ones(n_rest))
         self.register_buffer("basis_RD", torch.zeros(n_rest, latent))
+        self.register_buffer("detail_RE", torch.zeros(n_rest, DETAIL))
+        self.register_buffer("size_E", torch.ones(DETAIL))
         self.register_buffer("pairs_RP", torch.zeros(n_rest, (latent + 1) * (latent + 2) // 2), persistent=False)
-        self.enter = nn.Linear(n_rest, hidden)
-        self.enter_known = nn.Linear(n_rest // BLOCK, hidden, bias=False)
-        self.enter_linear = nn.Linear(2 * latent, hidden, bias=False)
+        self.enter = nn.Linear(2 * latent + DETAIL + n_rest // BLOCK, hidden)
         self.encode_1 = nn.Linear(hidden, hidden)
         self.encode_2 = nn.Linear(hidden, 2 * latent)
         self.decode_1 = nn.Linear(latent, hidden)
-        self.decode_2 = nn.Linear(hidden, hidden // 2)
-        self.leave = nn.Linear(hidden // 2, n_rest)
+        self.decode_2 = nn.Linear(hidden, hidden)
+        self.leave = nn.Linear(hidden, DETAIL)
         for last in (self.encode_2, self.leave):  # begin as the linear model
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
-            lambda module, _: module.set_linear(module.mean_R, module.basis_RD)
+            lambda module, _: module.set_linear(Linear(module.mean_R, module.basis_RD, module.detail_RE, module.size_E))
         )
 
     @torch.no_grad()
-    def set_linear(self, mean_R: Tensor, basis_RD: Tensor) -> None:
+    def set_linear(self, linear: Linear) -> None:
         """Set the linear model that the network corrects, see ``models.basis``."""
-        self.mean_R.copy_(mean_R)
-        self.basis_RD.copy_(basis_RD)
+        self.mean_R.copy_(linear.mean_R)
+        self.basis_RD.copy_(linear.basis_RK)
+        self.detail_RE.copy_(linear.detail_RE)
+        self.size_E.copy_(linear.size_E)
         self.pairs_RP.copy_(pairs(self.mean_R, self.basis_RD))
 
     def encode(self, window: Window) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of the latent posterior, [B, D] each."""
         span = slice(window.low, window.low + window.flux_BR.shape[1])
-        blocks = slice(span.start // BLOCK, span.stop // BLOCK)
         mean_R, basis_RD = self.mean_R[span], self.basis_RD[span]
         with torch.no_grad(), torch.autocast(window.flux_BR.device.type, enabled=False):
-            soft_BR = softened(window.weight_BR)
             flux_BR = window.flux_BR.clamp(-CLIP, CLIP)
-            linear = posterior(flux_BR, soft_BR, mean_R, basis_RD, self.pairs_RP[span])
+            linear = posterior(flux_BR, softened(window.weight_BR), mean_R, basis_RD, self.pairs_RP[span])
             level_B1 = linear.level_B[:, None]
             weight_BR = window.weight_BR * level_B1.square()
             known_BR = weight_BR / (weight_BR + 1.0)
             rest_BR = (flux_BR / level_B1 - torch.addmm(mean_R, linear.mean_BK, basis_RD.T)).mul_(known_BR)
+            detail_BE = rest_BR @ self.detail_RE[span] / self.size_E
             known_BC = known_BR.view(len(known_BR), -1, BLOCK).mean(2)
+            padding = (span.start // BLOCK, (len(self.mean_R) - span.stop) // BLOCK)
+            known_BC = functional.pad(known_BC, padding)
             log_variance_BD = linear.covariance_BKK.diagonal(dim1=1, dim2=2).clamp(min=1e-6).log()
-        hidden = functional.linear(rest_BR, self.enter.weight[:, span], self.enter.bias)
-        hidden = hidden + functional.linear(known_BC, self.enter_known.weight[:, blocks])
-        hidden = hidden + self.enter_linear(torch.cat([linear.mean_BK, log_variance_BD], 1))
-        hidden = functional.silu(self.encode_1(functional.silu(hidden)))
+            seen = torch.cat([linear.mean_BK, log_variance_BD, detail_BE.clamp(-CLIP, CLIP), known_BC], 1)
+        hidden = functional.silu(self.encode_1(functional.silu(self.enter(seen))))
         mean_change, log_variance_change = self.encode_2(hidden).chunk(2, dim=1)
         return linear.mean_BK + mean_change, (log_variance_BD + log_variance_change).clamp(-14.0, 6.0)
 
@@ -143,8 +149,10 @@ class VAE(nn.Module):
         """Return spectra in units of the amplitude, [B, high − low]."""
         hidden = functional.silu(self.decode_1(latent_BD))
         hidden = functional.silu(self.decode_2(hidden))
-        curved = functional.linear(hidden, self.leave.weight[low:high], self.leave.bias[low:high])
-        return curved + torch.addmm(self.mean_R[low:high], latent_BD, self.basis_RD[low:high].T)
+        detail_BE = self.leave(hidden) * self.size_E
+        weights = torch.cat([latent_BD, detail_BE.to(latent_BD.dtype)], 1)
+        spectra = torch.cat([self.basis_RD[low:high], self.detail_RE[low:high]], 1)
+        return torch.addmm(self.mean_R[low:high], weights, spectra.T)
 
     def forward(self, spectra: Prepared, seen: Prepared, noise_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return half the χ² of each spectrum and its KL divergence, [B] each.
