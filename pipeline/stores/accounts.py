@@ -124,28 +124,33 @@ def unscored(conn: Connection, run_id: str, model_id: str) -> pa.Table:
         return fetch_table(cur, _UNSCORED, {"run": run_id, "model": model_id})
 
 
-# A scored chunk's targets are scored but for those quarantined at either stage, so only quarantined targets and
-# chunks that did not get through need looking at.
+# Only chunks that did not get through in full are looked at; a refused file stands for all of its targets.
 _UNSCORED = """
-    SELECT c.chunk_id, c.coadd, t.targetid,
-           CASE WHEN i.state = 'done' AND qi.reason IS NULL THEN 'score' ELSE 'ingest' END AS stage,
-           CASE WHEN qi.reason IS NOT NULL OR qs.reason IS NOT NULL THEN 'quarantined'
-                WHEN i.state IS NULL THEN 'pending'
-                WHEN i.state <> 'done' THEN i.state
-                ELSE coalesce(s.state, 'pending') END AS state,
-           coalesce(qi.reason, qs.reason, i.reason, s.reason) AS reason,
-           coalesce(qi.detail, qs.detail) AS detail
-    FROM run_chunks r JOIN chunks c USING (chunk_id) JOIN targets t USING (chunk_id)
-    LEFT JOIN ledger i ON i.chunk_id = c.chunk_id AND i.stage = 'ingest'
-    LEFT JOIN ledger s ON s.chunk_id = c.chunk_id AND s.stage = 'score' AND s.model_id = %(model)s
-    LEFT JOIN LATERAL (
-        SELECT reason, detail FROM quarantine q WHERE q.chunk_id = c.chunk_id AND q.stage = 'ingest'
-        AND (q.targetid = t.targetid OR q.targetid IS NULL) LIMIT 1) qi ON i.n_quarantined > 0
-    LEFT JOIN LATERAL (
-        SELECT reason, detail FROM quarantine q WHERE q.chunk_id = c.chunk_id AND q.stage = 'score'
-        AND q.model_id = %(model)s
-        AND (q.targetid = t.targetid OR q.targetid IS NULL) LIMIT 1) qs ON s.n_quarantined > 0
-    WHERE r.run_id = %(run)s
-      AND (coalesce(i.state, '') <> 'done' OR coalesce(s.state, '') <> 'done'
-           OR qi.reason IS NOT NULL OR qs.reason IS NOT NULL)
-    ORDER BY c.path, c.chunk_id, t.ordinal"""
+    WITH open_chunks AS MATERIALIZED (
+        SELECT c.chunk_id, c.coadd, c.path, i.state AS ingested, i.reason AS ingest_reason,
+               s.state AS scored, s.reason AS score_reason
+        FROM run_chunks r JOIN chunks c USING (chunk_id)
+        LEFT JOIN ledger i ON i.chunk_id = c.chunk_id AND i.stage = 'ingest'
+        LEFT JOIN ledger s ON s.chunk_id = c.chunk_id AND s.stage = 'score' AND s.model_id = %(model)s
+        WHERE r.run_id = %(run)s
+          AND (i.state IS DISTINCT FROM 'done' OR s.state IS DISTINCT FROM 'done'
+               OR i.n_quarantined > 0 OR s.n_quarantined > 0)
+    ), kept_back AS MATERIALIZED (
+        SELECT DISTINCT ON (chunk_id, targetid) chunk_id, targetid, stage, reason, detail
+        FROM quarantine q JOIN open_chunks USING (chunk_id)
+        WHERE q.model_id IN ('', %(model)s)
+        ORDER BY chunk_id, targetid, stage, q.id
+    )
+    SELECT o.chunk_id, o.coadd, t.targetid,
+           coalesce(q.stage, f.stage, CASE WHEN o.ingested = 'done' THEN 'score' ELSE 'ingest' END) AS stage,
+           CASE WHEN coalesce(q.reason, f.reason) IS NOT NULL THEN 'quarantined'
+                WHEN o.ingested = 'done' THEN coalesce(o.scored, 'pending')
+                ELSE coalesce(o.ingested, 'pending') END AS state,
+           coalesce(q.reason, f.reason, o.ingest_reason, o.score_reason) AS reason,
+           coalesce(q.detail, f.detail) AS detail
+    FROM open_chunks o JOIN targets t USING (chunk_id)
+    LEFT JOIN kept_back q ON q.chunk_id = o.chunk_id AND q.targetid = t.targetid
+    LEFT JOIN kept_back f ON f.chunk_id = o.chunk_id AND f.targetid IS NULL
+    WHERE q.reason IS NOT NULL OR f.reason IS NOT NULL
+       OR o.ingested IS DISTINCT FROM 'done' OR o.scored IS DISTINCT FROM 'done'
+    ORDER BY o.path, o.chunk_id, t.ordinal"""

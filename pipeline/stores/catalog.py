@@ -38,11 +38,8 @@ def upsert_scores(cur: Cursor, model_id: str, rows: pa.Table) -> None:
 
     Scoring a spectrum again clears its calibrated columns, which only calibrate can give back.
     """
-    n = rows.num_rows
-    rows = rows.append_column("model_id", pa.repeat(model_id, n))
-    for name, kind in CALIBRATED.items():
-        rows = rows.append_column(name, pa.nulls(n, kind))
-    copy_upsert(cur, partition(model_id), rows, ("spectrum_id", "model_id"))
+    rows = rows.append_column("model_id", pa.repeat(model_id, rows.num_rows))
+    copy_upsert(cur, partition(model_id), rows, ("spectrum_id", "model_id"), clear=tuple(CALIBRATED))
 
 
 def partition(model_id: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+from psycopg2.extras import execute_values
 
 from pipeline.errors import RunError
 from pipeline.stores.postgres import Connection, Cursor, copy_rows, transaction
@@ -127,13 +128,13 @@ def finish(
         for name, value in extra.items():
             quarantined = quarantined.append_column(name, pa.repeat(value, n))
         copy_rows(cur, "quarantine", quarantined)
-    cur.executemany(_FINISH, [(stage, model_id, *_ledger_row(o)) for o in outcomes])
+    execute_values(cur, _FINISH, [(stage, model_id, *_ledger_row(o)) for o in outcomes])
 
 
 _FINISH = """
     INSERT INTO ledger AS l (stage, model_id, chunk_id, state, n_in, n_out, n_quarantined, reason, seconds,
                              bytes_read, requests)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    VALUES %s
     ON CONFLICT (chunk_id, stage, model_id) DO UPDATE SET
         state = excluded.state, attempts = l.attempts + 1, n_in = excluded.n_in, n_out = excluded.n_out,
         n_quarantined = excluded.n_quarantined, reason = excluded.reason, seconds = excluded.seconds,
