@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
@@ -28,16 +30,39 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS", "")
-    try:
-        ray.init(**(_remote(address) if address else _local(config)))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = address or "on this machine"
-        raise StoreError(f"Ray {where} did not start or answer: {_first_line(error)}; check ray.address") from error
-    _quiet()
-    try:
-        yield ray.cluster_resources()
-    finally:
-        ray.shutdown()
+    with _core_messages_in(None if address else config.workspace / "logs" / "ray.log"):
+        try:
+            ray.init(**(_remote(address) if address else _local(config)))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = address or "on this machine"
+            raise StoreError(f"Ray {where} did not start or answer: {_first_line(error)}; check ray.address") from error
+        _quiet()
+        try:
+            yield ray.cluster_resources()
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _core_messages_in(log: Path | None) -> Iterator[None]:
+    """Send what Ray's C++ core writes to file descriptor 2 to a file; Python's own stderr stays where it was.
+
+    It writes an error line on every start of Ray Data's actor pools that means nothing (ray issue 53727).
+    """
+    if log is None:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    terminal, before = os.dup(2), sys.stderr
+    with open(log, "ab") as file, os.fdopen(os.dup(2), "w", buffering=1) as ours:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = ours if before is sys.__stderr__ else before
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def gpus(resources: dict[str, float]) -> int:
@@ -51,8 +76,6 @@ def machine_cpus() -> int:
 
 
 def _local(config: Config) -> dict[str, Any]:
-    # Ray Data's own actor pools set off an error line of Ray's core on every start (ray issue 53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     return {
         "num_cpus": (config.ray.cpus or machine_cpus()) + 1,
         "include_dashboard": False,
