@@ -70,3 +70,12 @@ def test_every_field_is_documented_beside_it() -> None:
                 check(field.default_factory)
 
     check(Config)
+
+
+def test_the_guide_lists_every_key_with_its_sentence() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "config.md").read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (pipeline.config, models.config))
+    for key, sentence in re.findall(r"^    (\w+): [^#\n]+?  # (.+)$", source, re.MULTILINE):
+        if "default_factory" not in source.split(f"    {key}: ")[1].split("\n")[0]:
+            assert f"| `{key}` |" in guide, f"docs/config.md lacks {key}"
+            assert sentence in guide, f"docs/config.md says something else of {key}"
