@@ -82,6 +82,14 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """The report's page."""
+
+    anomalies: int = 24  # top anomalies drawn
+    normals: int = 6  # ordinary spectra drawn beside their reconstructions
+
+
+@dataclass(frozen=True)
 class RayConfig:
     """The Ray cluster."""
 
@@ -100,6 +108,7 @@ class Config:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 
     @property
@@ -206,7 +215,13 @@ def _check(config: Config, source: str) -> None:
     name = config.run
     if not name or not all(c.isascii() and (c.isalnum() or c == "-") for c in name) or len(name) > 63:
         raise ConfigError(f"{source}: run is {name!r}; use 1–63 letters, digits and dashes")
-    for key, low in (("ingest.chunk_size", 1), ("ingest.files_per_task", 1), ("score.batch", 1)):
+    for key, low in (
+        ("ingest.chunk_size", 1),
+        ("ingest.files_per_task", 1),
+        ("score.batch", 1),
+        ("report.anomalies", 0),
+        ("report.normals", 0),
+    ):
         section, option = key.split(".")
         found = getattr(getattr(config, section), option)
         if found < low:

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from models.trained import TrainedModel
     from pipeline.session import Session
 
-TOP = 24  # anomalies in the gallery
-EXAMPLES = 6  # ordinary spectra shown
+TOP = 24  # anomalies marked in the embeddings' map
 SAMPLE = 20_000  # embeddings on the map
 
 
@@ -44,12 +43,12 @@ def gather(session: Session) -> Contents:
         RunError: there is no such run.
         StoreError, InputError: a store does not answer, or a shard is damaged.
     """
-    conn, run = session.conn, find_run(session.conn, session.config.run)
+    conn, run, shown = session.conn, find_run(session.conn, session.config.run), session.config.report
     model_id = run.model_id or ""
     catalog = read_catalog(conn, run.run_id, model_id)
     model = _load(session, model_id)
-    top = catalog.spectrum_id[choice.best(catalog.rank, TOP)]
-    ordinary = catalog.spectrum_id[choice.ordinary(catalog, EXAMPLES)]
+    top = catalog.spectrum_id[choice.best(catalog.rank, shown.anomalies)]
+    ordinary = catalog.spectrum_id[choice.ordinary(catalog, shown.normals)]
     return Contents(
         facts=facts(conn, run),
         planned=planned(conn, run.run_id),
