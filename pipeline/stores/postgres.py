@@ -19,7 +19,8 @@ import pyarrow as pa
 from psycopg2 import sql
 
 from pipeline.errors import StoreError
-from pipeline.stores.complaints import describe, explain, refusal
+from pipeline.stores.complaints import describe as describe  # part of this module, for others
+from pipeline.stores.complaints import explain, refusal
 from pipeline.stores.copying import csv_buffer, read_csv
 
 Connection = psycopg2.extensions.connection
