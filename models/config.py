@@ -10,7 +10,7 @@ class VAEConfig:
     """Shape of the variational autoencoder and of its rest-frame grid."""
 
     latent: int = 24  # dimensions of the embedding
-    hidden: int = 512  # width of the hidden layers
+    hidden: int = 256  # width of the hidden layers
     z_max: float = 6.0  # highest redshift whose rest frame the grid covers
 
 
@@ -19,8 +19,8 @@ class FitConfig:
     """How the network is fitted."""
 
     beta: float = 1.0  # weight of the KL term
-    batch: int = 256  # spectra a step, over all workers
-    learning_rate: float = 1e-3  # peak of the schedule
+    batch: int = 128  # spectra a step, over all workers
+    learning_rate: float = 2e-3  # peak of the schedule
     segments: int = 12  # most segments (passes between checkpoints)
     patience: int = 3  # segments without improvement before stopping
     seed: int = 1  # of weights, order and noise

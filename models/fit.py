@@ -20,7 +20,7 @@ from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
 from models.scores import residuals
 from models.trained import TrainedModel, fitted_groups
-from models.vae import CLIP, VAE, Prepared, amplitude, softened
+from models.vae import CLIP, VAE, Prepared, amplitude
 
 WARM_UP = 0.05  # fraction of the steps with a rising learning rate
 LAST_RATE = 0.02  # of the peak, at the end of the cosine
@@ -28,6 +28,7 @@ WEIGHT_DECAY = 1e-4
 MAX_GRADIENT = 1.0
 HIDDEN_SHARE = 0.25  # of spectra in a batch that the encoder sees with a gap
 COMPOSITE_ROUNDS = 6
+FOREST_END = 1180.0  # Å at rest: blueward of it the spectrum is the Lyα forest's more than the line's
 LINEAR_SPECTRA = 8192  # that the linear model is solved from, at most
 
 
@@ -137,9 +138,11 @@ def _filled(top_R: Tensor, known_R: Tensor) -> Tensor:
 def begin(state: FitState, spectra: Prepared) -> None:
     """Give the fresh network what can be solved for directly, the linear model, from some training spectra."""
     part = spectra.rows(torch.arange(min(len(spectra), LINEAR_SPECTRA), device=spectra.scale_B.device))
-    flux_BO, weight_BO = part.flux_BO.clamp(-CLIP, CLIP), softened(part.weight_BO)
-    mean_R = composite(flux_BO, weight_BO, part.offset_B, state.vae.grid.n_rest)
-    state.vae.set_linear(fit_basis(flux_BO, weight_BO, part.offset_B, mean_R, state.vae.config.latent))
+    flux_BO = part.flux_BO.clamp(-CLIP, CLIP)
+    grid, latent = state.vae.grid, state.vae.config.latent
+    mean_R = composite(flux_BO, state.vae.softened(part), part.offset_B, grid.n_rest)
+    n_forest = int((grid.wavelength < FOREST_END).sum())
+    state.vae.set_linear(fit_basis(flux_BO, part.weight_BO, part.offset_B, mean_R, latent, n_forest))
 
 
 def train_segment(state: FitState, spectra: Prepared, batch: int, steps: int, forward: Forward | None = None) -> None:
@@ -197,7 +200,7 @@ def validate(state: FitState, spectra: Prepared) -> float:
     losses, chi2 = [], []
     with torch.no_grad():
         for _, group, latent_GD, model_GO in fitted_groups(state.vae, spectra):
-            half_chi2 = misfit(group.flux_BO, softened(group.weight_BO), model_GO)
+            half_chi2 = misfit(group.flux_BO, state.vae.softened(group), model_GO)
             prior = divergence(latent_GD, torch.zeros_like(latent_GD))
             losses.append((half_chi2 + state.config.beta * prior) / N_OBSERVED)
             pull = group.weight_BO * torch.square(group.flux_BO - model_GO)

@@ -15,7 +15,7 @@ from models.density import GaussianMixture
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.rebin import rebin, take, to_native
-from models.vae import VAE, Prepared, amplitude, prepare, softened
+from models.vae import VAE, Prepared, amplitude, prepare
 
 GROUP = 64  # spectra of similar redshift worked on together; their arrays fit a core's cache
 
@@ -74,8 +74,8 @@ def fitted_groups(vae: VAE, spectra: Prepared) -> Iterator[tuple[Tensor, Prepare
         window = vae.window(group)
         latent_GD, _ = vae.encode(window)
         model_GR = vae.decode(latent_GD, window.low, window.low + window.flux_BR.shape[1])
+        best_G = amplitude(window.flux_BR, vae.soft_window(window), model_GR)
         model_GO = take(model_GR, group.offset_B - window.low, N_OBSERVED)
-        best_G = amplitude(group.flux_BO, softened(group.weight_BO), model_GO)
         yield rows, group, latent_GD, model_GO.mul_(best_G[:, None])
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.basis import DETAIL, Linear, pairs, posterior
+from models.basis import DETAIL, SCATTER, Linear, pairs, posterior, soften
 from models.config import VAEConfig
 from models.grid import BLOCK, N_OBSERVED, RestGrid
 from models.losses import divergence, misfit
@@ -25,7 +25,6 @@ from models.rebin import place
 
 SCALE_BLOCK = 64  # bins of a block whose mean flux enters the normalisation
 CLIP = 30.0  # departures beyond this many times the spectrum's scale are held there
-MODEL_FLOOR = 0.03  # fraction of the spectrum's scale below which training asks for no better fit
 
 
 @dataclass
@@ -88,6 +87,7 @@ class VAE(nn.Module):
 
     mean_R: Tensor
     basis_RD: Tensor
+    scatter_R: Tensor
     detail_RE: Tensor
     size_E: Tensor
     pairs_RP: Tensor
@@ -99,6 +99,7 @@ class VAE(nn.Module):
         n_rest, hidden, latent = self.grid.n_rest, config.hidden, config.latent
         self.register_buffer("mean_R", torch.ones(n_rest))
         self.register_buffer("basis_RD", torch.zeros(n_rest, latent))
+        self.register_buffer("scatter_R", torch.full((n_rest,), SCATTER[0]))
         self.register_buffer("detail_RE", torch.zeros(n_rest, DETAIL))
         self.register_buffer("size_E", torch.ones(DETAIL))
         self.register_buffer("pairs_RP", torch.zeros(n_rest, (latent + 1) * (latent + 2) // 2), persistent=False)
@@ -112,7 +113,7 @@ class VAE(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
-            lambda module, _: module.set_linear(Linear(module.mean_R, module.basis_RD, module.detail_RE, module.size_E))
+            lambda module, _: module.set_pairs()
         )
 
     @torch.no_grad()
@@ -120,9 +121,18 @@ class VAE(nn.Module):
         """Set the linear model that the network corrects, see ``models.basis``."""
         self.mean_R.copy_(linear.mean_R)
         self.basis_RD.copy_(linear.basis_RK)
+        self.scatter_R.copy_(linear.scatter_R)
         self.detail_RE.copy_(linear.detail_RE)
         self.size_E.copy_(linear.size_E)
+        self.set_pairs()
+
+    def set_pairs(self) -> None:
+        """Recompute what follows from mean and basis."""
         self.pairs_RP.copy_(pairs(self.mean_R, self.basis_RD))
+
+    def softened(self, spectra: Prepared) -> Tensor:
+        """Return weights with ordinary quasars' scatter added to the noise, [B, O]."""
+        return soften(spectra.weight_BO, self.scatter_R.unfold(0, N_OBSERVED, 1).index_select(0, spectra.offset_B))
 
     def encode(self, window: Window) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of the latent posterior, [B, D] each."""
@@ -130,7 +140,7 @@ class VAE(nn.Module):
         mean_R, basis_RD = self.mean_R[span], self.basis_RD[span]
         with torch.no_grad(), torch.autocast(window.flux_BR.device.type, enabled=False):
             flux_BR = window.flux_BR.clamp(-CLIP, CLIP)
-            linear = posterior(flux_BR, softened(window.weight_BR), mean_R, basis_RD, self.pairs_RP[span])
+            linear = posterior(flux_BR, self.soft_window(window), mean_R, basis_RD, self.pairs_RP[span])
             level_B1 = linear.level_B[:, None]
             weight_BR = window.weight_BR * level_B1.square()
             known_BR = weight_BR / (weight_BR + 1.0)
@@ -166,9 +176,13 @@ class VAE(nn.Module):
         mean_BD, log_variance_BD = self.encode(self.window(seen))
         latent_BD = mean_BD + noise_BD * torch.exp(0.5 * log_variance_BD)
         model_BR = self.decode(latent_BD, target.low, target.low + target.flux_BR.shape[1]).float()
-        weight_BR = softened(target.weight_BR)
+        weight_BR = self.soft_window(target)
         best_B1 = amplitude(target.flux_BR, weight_BR, model_BR)[:, None]
         return misfit(target.flux_BR, weight_BR, best_B1 * model_BR), divergence(mean_BD, log_variance_BD)
+
+    def soft_window(self, window: Window) -> Tensor:
+        """Return a window's weights with ordinary quasars' scatter added to the noise."""
+        return soften(window.weight_BR, self.scatter_R[window.low : window.low + window.weight_BR.shape[1]])
 
     def window(self, spectra: Prepared) -> Window:
         """Place spectra in the smallest window of whole blocks that holds them all."""
@@ -194,8 +208,3 @@ def amplitude(flux: Tensor, weight: Tensor, model: Tensor) -> Tensor:
     """
     weighted = weight * model
     return ((weighted * flux).sum(1) + 1.0) / ((weighted * model).sum(1) + 1.0)
-
-
-def softened(weight: Tensor) -> Tensor:
-    """Return weights with the model's own floor added in quadrature to the noise."""
-    return weight / (1.0 + MODEL_FLOOR * MODEL_FLOOR * weight)

