@@ -17,7 +17,6 @@ from pipeline.keys import spectrum_id
 SPLITS: Final = ("train", "validate", "calibrate")
 FRACTIONS: Final = (0.7, 0.1, 0.2)  # of the pixels
 SPLIT_SEED: Final = 1  # another one would divide the sky otherwise
-SPLIT_SEED: Final = 1  # another one would divide the sky otherwise
 BY_PIXEL: Final = "sky pixel"  # what is divided: whole sky pixels,
 BY_SPECTRUM: Final = "spectrum"  # or single spectra, when there are too few pixels
 
