@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.errors import SkysiftError
+from pipeline.errors import SkysiftError, one_line
 
 # Each verb lives in a module that is imported when the verb is used, so that --help is quick.
 _VERBS = {
@@ -69,7 +69,7 @@ def main() -> None:
         _say("interrupted; the same command goes on where this one stopped")
         sys.exit(130)
     except SkysiftError as error:
-        _say(str(getattr(error, "cause", error)))
+        _say(one_line(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,4 +91,4 @@ def _unexpected(error: Exception) -> None:
         where = f"; the details are in {log}"
     except OSError:
         where = "; set SKYSIFT_DEBUG=1 to see the details"
-    _say(f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[:1]}{where}")
+    _say(f"unexpected {type(error).__name__}: {one_line(error)}{where}")

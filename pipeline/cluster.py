@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, one_line
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
             ray.init(**(_remote(address) if address else _local(config)))
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = address or "on this machine"
-            raise StoreError(f"Ray {where} did not start or answer: {_first_line(error)}; check ray.address") from error
+            raise StoreError(f"Ray {where} did not start or answer: {one_line(error)}; check ray.address") from error
         _quiet()
         try:
             yield ray.cluster_resources()
@@ -101,7 +101,3 @@ def _quiet() -> None:
     context.execution_options.verbose_progress = False
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

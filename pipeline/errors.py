@@ -57,3 +57,9 @@ class ModelError(SkysiftError):
     """A model file is missing, damaged or made for another grid."""
 
     exit_code = 6
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line; Ray hands on workers' errors wrapped, with lines of its own behind."""
+    cause = getattr(error, "cause", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

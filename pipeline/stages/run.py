@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import cluster
-from pipeline.errors import ModelError, SkysiftError
+from pipeline.errors import ModelError, SkysiftError, one_line
 from pipeline.session import Session
 from pipeline.stores import registry, runs
 
@@ -61,7 +61,7 @@ def recorded(session: Session) -> Iterator[None]:
     except SkysiftError as error:
         if not session.conn.closed:
             session.conn.rollback()
-            runs.end_run(session.conn, session.config.run, failure=str(getattr(error, "cause", error)))
+            runs.end_run(session.conn, session.config.run, failure=one_line(error))
         raise
 
 

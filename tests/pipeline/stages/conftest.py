@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import io
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pytest
 from pymilvus import MilvusClient
 
+from pipeline import cluster
 from pipeline import config as configuration
+from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.session import opened
 from pipeline.simulate import simulate
@@ -23,12 +26,20 @@ from pipeline.stores.postgres import fetch_table, transaction
 from pipeline.stores.registry import collection_name, promoted_model
 
 # small, so that every file has several chunks and every stage several commits
-SETTINGS = ("ingest.chunk_size=16", "train.fit.segments=6", "train.vae.hidden=128", "train.vae.latent=8")
+SETTINGS = (
+    "ingest.chunk_size=16",
+    "train.fit.segments=4",
+    "train.vae.hidden=128",
+    "train.vae.latent=8",
+    "report.anomalies=2",
+    "report.normals=1",
+)
 RESULTS = {
     "spectra": """SELECT spectrum_id, targetid, coadd, survey, program, healpix, ra, dec, z, zerr, zwarn, snr, ebv,
                          quality, chunk_id, shard, row_group, row FROM spectra ORDER BY 1""",
     "scores": "SELECT * FROM scores ORDER BY model_id, spectrum_id",
-    "ledger": "SELECT chunk_id, stage, model_id, state, n_in, n_out, n_quarantined, reason FROM ledger ORDER BY 1, 2, 3",
+    "ledger": """SELECT chunk_id, stage, model_id, state, n_in, n_out, n_quarantined, reason FROM ledger
+                 ORDER BY 1, 2, 3""",
     "quarantine": "SELECT chunk_id, coadd, targetid, spectrum_id, reason, detail FROM quarantine ORDER BY 1, 3, 5",
     "models": "SELECT model_id, state, data_hash FROM models ORDER BY 1",
     "promotion": "SELECT model_id FROM promotion",
@@ -57,26 +68,36 @@ def config_of(workspace: Path, survey: Path | str, *overrides: str) -> Config:
     )
 
 
-def command_line(*arguments: str | Path, settings: tuple[str, ...] = SETTINGS) -> list[str]:
-    """A skysift command with the tests' usual settings."""
-    options = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "pipeline", *map(str, arguments), *options]
+def command_line(verb: str, *arguments: str | Path) -> list[str]:
+    """A skysift command with the tests' usual settings, which the arguments may override."""
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    return [sys.executable, "-m", "pipeline", verb, *settings, *map(str, arguments)]
 
 
-def skysift(*arguments: str | Path, expect: int = 0, env: dict[str, str] | None = None) -> str:
-    """Run a command to its end and return what it printed, both streams together."""
-    done = subprocess.run(
-        command_line(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | (env or {}),
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout
-    assert "Traceback" not in done.stdout
-    return done.stdout
+def skysift(verb: str, *arguments: str | Path, expect: int = 0) -> str:
+    """Run a command to its end and return what it printed, both streams together.
+
+    It runs in this process, on the tests' own Ray: starting those anew costs ten seconds a command. What must be
+    killed, and the first run of all, run in processes of their own.
+    """
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.setattr(sys, "argv", ["skysift", *command_line(verb, *arguments)[3:]])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    assert code == expect, printed.getvalue()
+    assert "Traceback" not in printed.getvalue()
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray(scratch: Path) -> Iterator[None]:
+    """One Ray for all commands that run in this process."""
+    with cluster.connected(config_of(scratch / "ray", scratch)):
+        yield
 
 
 def contents(config: Config) -> dict[str, Any]:
@@ -132,9 +153,18 @@ def sky(scratch: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(sky: Path, scratch: Path) -> Finished:
-    """An uninterrupted run of the survey."""
-    output = skysift("run", sky, "--workspace", scratch / "finished")
-    return Finished(sky, scratch / "finished", output)
+    """An uninterrupted run of the survey, in a process of its own as a user would start it."""
+    done = subprocess.run(
+        command_line("run", sky, "--workspace", scratch / "finished"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout
+    return Finished(sky, scratch / "finished", done.stdout)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def _grow(survey: Path) -> int:
     assert added.any(), "the other survey lies in other pixels"
     shutil.copytree(other / "healpix", survey / "healpix", dirs_exist_ok=True, copy_function=_copy_new)
     fitsio.write(str(survey / name), np.concatenate([old, new[added]]), extname="ZCATALOG", clobber=True)
-    gate = (new["SPECTYPE"] == b"QSO") & (new["ZWARN"] == 0) & (new["COADD_FIBERSTATUS"] == 0) & (new["TARGETID"] > 0)
+    gate = (new["SPECTYPE"] == "QSO") & (new["ZWARN"] == 0) & (new["COADD_FIBERSTATUS"] == 0) & (new["TARGETID"] > 0)
     return int((added & gate).sum())
 
 
@@ -108,7 +108,7 @@ def test_a_changed_file_is_ingested_again_and_its_lost_targets_go(clone: Callabl
     run = clone()
     before = contents(run.config)
     coadd = before["spectra"][0]["coadd"]
-    lost = [row for row in before["spectra"] if row["coadd"] == coadd][0]["targetid"]
+    lost = next(row for row in before["spectra"] if row["coadd"] == coadd)["targetid"]
     name = run.survey / "zcatalog/v1/zall-pix-iron.fits"
     rows = fitsio.read(str(name), ext="ZCATALOG")
     fitsio.write(str(name), rows[rows["TARGETID"] != lost], extname="ZCATALOG", clobber=True)
