@@ -83,6 +83,7 @@ def score_costs(session: Session, model_id: str, work: Sequence[ledger.Work], li
     PostgreSQL's part is rolled back, Milvus's goes to a collection of its own that is dropped.
     """
     import torch
+
     from models.trained import fitted_groups, load_spectra
 
     load, scorer, clock = Loader(session.objects), Scorer(session.objects, model_id, 256, False), Clock()
@@ -104,7 +105,9 @@ def score_costs(session: Session, model_id: str, work: Sequence[ledger.Work], li
     with profiled("score: Scorer over loaded chunks, one thread", lines):
         rows = [scorer(row) for row in loaded]
     whole = time.perf_counter() - start
-    clock.seconds["scores and packing"] = whole - clock.seconds["rebin and normalise"] - clock.seconds["encode and decode"]
+    clock.seconds["scores and packing"] = (
+        whole - clock.seconds["rebin and normalise"] - clock.seconds["encode and decode"]
+    )
     with clock("unpack on the driver"):
         results = _unpacked(rows)
     _sinks(session, model_id, scorer, results, clock)

@@ -28,7 +28,7 @@ _barrier: Any = None
 
 
 def _take_barrier(barrier: Any) -> None:
-    global _barrier  # noqa: PLW0603 - how a pool hands its processes something
+    global _barrier
     _barrier = barrier
 
 

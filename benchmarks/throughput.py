@@ -209,7 +209,10 @@ def _table(results: list[Measured]) -> list[str]:
 
 def _peers(results: list[Measured], peers: dict[str, float]) -> list[str]:
     rates = {one.stage: one.rate for one in results}  # the larger size's
-    against = {"desispec": ("ingest", "read_spectra + coadd_cameras, two processes"), "spender": ("score", "encoder, two threads")}
+    against = {
+        "desispec": ("ingest", "read_spectra + coadd_cameras, two processes"),
+        "spender": ("score", "encoder, two threads"),
+    }
     lines = [""]
     for name, rate in peers.items():
         stage, what = against[name]

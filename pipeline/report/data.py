@@ -253,7 +253,7 @@ def _pixels(session: Session, rows: Sequence[dict[str, Any]]) -> tuple[NDArray[n
 def _load(session: Session, model_id: str) -> TrainedModel | None:
     if not model_id:
         return None
-    from pipeline.registry import load_model
+    from pipeline.modelstore import load_model
 
     return load_model(session.objects, model_id)
 

@@ -17,13 +17,14 @@ from pipeline.keys import spectrum_id
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.shards import write_grid
-from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, batches, summary
+from pipeline.stages.commits import commit_all
+from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
 from pipeline.stores import accounts, catalog, ledger, manifest, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
-COMMIT_CHUNKS = 32  # chunks a transaction holds at most
+CHUNKS_FETCHED = 256  # from the manifest at a time
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,18 @@ def ingest(session: Session) -> StageSummary:
     outcomes: list[ledger.Outcome] = []
     if work:
         write_grid(session.objects)
-        chunks = manifest.load_chunks(session.conn, [item.chunk_id for item in work])
+        chunks = _chunks(session, work)
         with (
             cluster.connected(config),
             progress("ingest", sum(item.n_rows for item in work), "spectra") as bar,
         ):
-            for results in batches(_results(session, chunks), COMMIT_CHUNKS):
+
+            def commit(results: Sequence[ChunkResult]) -> None:
                 _commit(session, results)
-                outcomes += [result.outcome for result in results]
+                outcomes.extend(result.outcome for result in results)
                 bar.advance(sum(result.n_in for result in results), _note(outcomes))
+
+            commit_all(_results(session, chunks), commit)
     _forget_superseded(session)
     accounts.reconcile(session.conn, run, "ingest")
     _refuse_too_many_failures(session)
@@ -91,6 +95,12 @@ def ingest(session: Session) -> StageSummary:
     if work:
         runs.record_metrics(session.conn, run, "ingest", done.metrics())
     return done
+
+
+def _chunks(session: Session, work: Sequence[ledger.Work]) -> list[Chunk]:
+    """The chunks of ``work``, fetched some at a time: all at once would take eight times their own memory."""
+    parts = grouped([item.chunk_id for item in work], CHUNKS_FETCHED)
+    return [chunk for part in parts for chunk in manifest.load_chunks(session.conn, part)]
 
 
 def _results(session: Session, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -112,11 +111,10 @@ class StageSummary:
 
 def summary(outcomes: Sequence[ledger.Outcome], start: float) -> StageSummary:
     """Add up what was done since ``start`` (``time.monotonic``)."""
-    totals = [sum(getattr(o, name) for o in outcomes) for name in ("n_in", "n_out", "n_quarantined")]
-    return StageSummary(len(outcomes), *totals, time.monotonic() - start)
-
-
-def batches(results: Iterator[ChunkResult], size: int) -> Iterator[list[ChunkResult]]:
-    """Cut a stream of results into lists of at most ``size``."""
-    while batch := list(islice(results, size)):
-        yield batch
+    return StageSummary(
+        chunks=len(outcomes),
+        n_in=sum(outcome.n_in for outcome in outcomes),
+        n_out=sum(outcome.n_out for outcome in outcomes),
+        n_quarantined=sum(outcome.n_quarantined for outcome in outcomes),
+        seconds=time.monotonic() - start,
+    )

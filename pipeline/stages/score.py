@@ -16,7 +16,8 @@ from pipeline.errors import InputError
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.splits import split_of_model
-from pipeline.stages.result import QUARANTINE, ChunkResult, batches, summary
+from pipeline.stages.commits import commit_all
+from pipeline.stages.result import QUARANTINE, ChunkResult, summary
 from pipeline.stages.source import Work, dataset, grouped, rows
 from pipeline.stores import accounts, catalog, ledger, registry, runs
 from pipeline.stores.objects import ObjectStore
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.stages.result import StageSummary
 
-COMMIT_CHUNKS = 16  # chunks a transaction holds at most
-SHARDS_PER_TASK = 8
+SHARDS_PER_TASK = 16
 
 # column of the scores table → field of models.scores.ScoreBatch
 SCORE_COLUMNS = {
@@ -67,8 +67,8 @@ class Loader:
 
 
 _CELLS = {
-    "spectrum_id": pa.int64(), "targetid": pa.int64(), "healpix": pa.int64(), "ra": pa.float64(), "dec": pa.float64(), "z": pa.float64(),
-    "snr": pa.float32(), "flux": pa.float32(), "ivar": pa.float32(),
+    "spectrum_id": pa.int64(), "targetid": pa.int64(), "healpix": pa.int64(), "ra": pa.float64(), "dec": pa.float64(),
+    "z": pa.float64(), "snr": pa.float32(), "flux": pa.float32(), "ivar": pa.float32(),
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ class Scorer:
     def __init__(self, objects: ObjectStore, model_id: str, batch: int, cuda: bool) -> None:
         import torch
 
-        from pipeline.registry import load_model
+        from pipeline.modelstore import load_model
 
         torch.set_num_threads(1)
         self.model = load_model(objects, model_id).to("cuda" if cuda else "cpu")
@@ -164,10 +164,13 @@ def score(session: Session, model_id: str) -> StageSummary:
             cluster.connected(config) as resources,
             progress("score", sum(item.n_rows for item in work), "spectra") as bar,
         ):
-            for results in batches(_results(session, work, model_id, resources), COMMIT_CHUNKS):
+
+            def commit(results: Sequence[ChunkResult]) -> None:
                 _commit(session, model_id, results, trained_on)
-                outcomes += [result.outcome for result in results]
+                outcomes.extend(result.outcome for result in results)
                 bar.advance(sum(result.n_in for result in results))
+
+            commit_all(_results(session, work, model_id, resources), commit)
     accounts.reconcile(session.conn, run, "score", model_id)
     done = summary(outcomes, start)
     if work:
@@ -178,16 +181,17 @@ def score(session: Session, model_id: str) -> StageSummary:
 def _results(
     session: Session, work: Sequence[ledger.Work], model_id: str, resources: dict[str, float]
 ) -> Iterator[ChunkResult]:
-    largest = max(item.n_rows for item in work)
-    loaded = dataset(Work(Loader(session.objects), grouped(work, SHARDS_PER_TASK), row_bytes=largest * 63_000))
-    return map(ChunkResult.from_row, rows(_scored(session, loaded, model_id, resources)))
-
-
-def _scored(session: Session, loaded: Dataset, model_id: str, resources: dict[str, float]) -> Dataset:
-    from ray.data import ActorPoolStrategy
-
     n_gpus = cluster.gpus(resources)
     workers = session.config.score.workers or n_gpus or max(1, int(resources.get("CPU", 2)) - 1)
+    groups = grouped(work, min(SHARDS_PER_TASK, -(-len(work) // workers)))
+    largest = max(item.n_rows for item in work)
+    loaded = dataset(Work(Loader(session.objects), groups, row_bytes=largest * 63_000))
+    return map(ChunkResult.from_row, rows(_scored(session, loaded, model_id, min(workers, len(groups)), n_gpus)))
+
+
+def _scored(session: Session, loaded: Dataset, model_id: str, workers: int, n_gpus: int) -> Dataset:
+    from ray.data import ActorPoolStrategy
+
     return loaded.map_batches(
         Scorer,
         fn_constructor_args=(session.objects, model_id, session.config.score.batch, bool(n_gpus)),

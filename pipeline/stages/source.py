@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,10 @@ from ray.data.datasource import ReadTask
 
 Item = TypeVar("Item")
 
+# Ray Data gathers what fused operators hand on up to this size: large rows (spectra) pass one by one, small ones
+# (results) make one block a task.
+BLOCK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Work(Generic[Item]):
@@ -23,6 +28,7 @@ class Work(Generic[Item]):
     function: Callable[[Item], pa.Table]
     groups: Sequence[Sequence[Item]]
     row_bytes: int  # estimated size of a row, for back-pressure
+    ahead: bool = False  # work on the next item while the last one's row is used
 
 
 class _WorkSource(Datasource):  # type: ignore[misc]
@@ -42,19 +48,29 @@ class _WorkSource(Datasource):  # type: ignore[misc]
     ) -> list[ReadTask]:
         return [
             ReadTask(
-                partial(_run, self._work.function, group),
+                partial(_ahead if self._work.ahead else _run, self._work.function, group),
                 BlockMetadata(len(group), len(group) * self._work.row_bytes, None, None),
             )
             for group in self._work.groups
         ]
 
 
-def _run(function: Callable[[Item], pa.Table], group: Iterable[Item]) -> Iterator[pa.Table]:
+def _run(function: Callable[[Item], pa.Table], group: Sequence[Item]) -> Iterator[pa.Table]:
     return map(function, group)
+
+
+def _ahead(function: Callable[[Item], pa.Table], group: Sequence[Item]) -> Iterator[pa.Table]:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, group[0])
+        for item in group[1:]:
+            done, running = running.result(), pool.submit(function, item)
+            yield done
+        yield running.result()
 
 
 def dataset(work: Work[Any], *, num_cpus: float = 1.0) -> Dataset:
     """Return a lazy dataset with one row for each item."""
+    ray.data.DataContext.get_current().target_max_block_size = BLOCK_BYTES
     return ray.data.read_datasource(
         _WorkSource(work),
         num_cpus=num_cpus,

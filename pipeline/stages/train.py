@@ -19,7 +19,7 @@ from pipeline.chunks import shard_path
 from pipeline.errors import RunError, SkysiftError
 from pipeline.progress import progress
 from pipeline.quality import Quality
-from pipeline.registry import load_model, model_path, save_model
+from pipeline.modelstore import load_model, model_path, save_model
 from pipeline.session import Session
 from pipeline.splits import SPLIT_SEED, split_of
 from pipeline.stores import registry, runs

@@ -15,7 +15,7 @@ from models.vae import VAE
 from pipeline.catalog.pixels import pixel_of
 from pipeline.errors import ModelError, RunError
 from pipeline.quality import Quality
-from pipeline.registry import load_model, save_model
+from pipeline.modelstore import load_model, save_model
 from pipeline.shard_table import SCHEMA
 from pipeline.shards import write_shard
 from pipeline.splits import split_of

@@ -120,7 +120,7 @@ def _scored(session: Session, survey: Survey) -> str:
     from models.scores import score
     from models.trained import TrainedModel
     from models.vae import VAE
-    from pipeline.registry import save_model
+    from pipeline.modelstore import save_model
 
     torch.manual_seed(3)
     vae = VAE(VAEConfig(latent=4, hidden=16)).eval()

@@ -73,7 +73,7 @@ def test_reconstructions_follow_the_real_lines(scored: Finished) -> None:
 def _reconstructed(scored: Finished) -> list[tuple[NDArray[np.float32], ...]]:
     """(flux, ivar, reconstruction, z) of each real quasar."""
     from models.trained import reconstruct
-    from pipeline.registry import load_model
+    from pipeline.modelstore import load_model
     from pipeline.session import opened
     from pipeline.shards import read_spectrum
     from pipeline.stores.registry import find_model
