@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ class Work(Generic[Item]):
     ahead: bool = False  # work on the next item while the last one's row is used
 
 
-class _WorkSource(Datasource):  # type: ignore[misc]
+class _WorkSource(Datasource):
     def __init__(self, work: Work[Any]) -> None:
         super().__init__()
         self._work = work
@@ -71,16 +71,18 @@ def _ahead(function: Callable[[Item], pa.Table], group: Sequence[Item]) -> Itera
 def dataset(work: Work[Any], *, num_cpus: float = 1.0) -> Dataset:
     """Return a lazy dataset with one row for each item."""
     ray.data.DataContext.get_current().target_max_block_size = BLOCK_BYTES
-    return ray.data.read_datasource(
+    data: Dataset = ray.data.read_datasource(
         _WorkSource(work),
         num_cpus=num_cpus,
         override_num_blocks=max(1, len(work.groups)),
     )
+    return data
 
 
 def rows(data: Dataset) -> Iterator[dict[str, Any]]:
     """Stream a dataset of one-row results to the driver as they finish."""
-    for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    tables: Iterable[pa.Table] = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    for table in tables:
         yield from table.to_pylist()
 
 
