@@ -33,7 +33,7 @@ class Work(Generic[Item]):
 
 class _WorkSource(Datasource):
     def __init__(self, work: Work[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._work = work
 
     def get_name(self) -> str:
