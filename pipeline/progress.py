@@ -34,7 +34,8 @@ class _Lines:
         elapsed = max(time.monotonic() - self.start, 1e-9)
         of_total = f" of {self.total:,.0f}" if self.total else ""
         tail = f" · {note}" if note else ""
-        rate = f" · {self.done / elapsed:,.0f}/s" if elapsed > 1 else ""
+        per_second = self.done / elapsed
+        rate = f" · {per_second:,.0f}/s" if elapsed > 1 and per_second >= 1 else ""
         line = f"{self.label}: {self.done:,.0f}{of_total} {self.unit} · {elapsed:.1f} s{rate}{tail}"
         print(line, file=sys.stderr, flush=True)
 
