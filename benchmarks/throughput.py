@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from benchmarks._hot_path import ingest_costs, score_costs
 from benchmarks._peers import desispec_rate, spender_rate
 from benchmarks._processes import Ended, Peaks, run_stage
@@ -60,6 +62,8 @@ class Measured:
     commits: int
     whole: Ended
     passed: float | None  # bytes passed over bytes needed
+    costs: dict[str, float]  # µs of processor time a spectrum in the steady state, by role
+    others: float  # cores that other programs kept busy meanwhile
 
 
 def main() -> None:
@@ -73,8 +77,9 @@ def main() -> None:
         report, profile = measure(folder, QUICK if arguments.quick else FULL)
     sys.stdout.write("\n".join([*report, ""]))
     if arguments.write:
-        (RESULTS / "throughput.md").write_text("\n".join([*_title(), *report, ""]), encoding="utf-8")
-        (RESULTS / "throughput_profile.txt").write_text("\n".join([*_title(), *profile, ""]), encoding="utf-8")
+        title = _title(arguments.quick)
+        (RESULTS / "throughput.md").write_text("\n".join(["# Throughput", "", *title, *report, ""]), encoding="utf-8")
+        (RESULTS / "throughput_profile.txt").write_text("\n".join([*title, *profile, ""]), encoding="utf-8")
 
 
 def measure(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
@@ -87,22 +92,23 @@ def measure(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     with _servers(folder) as settings:
         for name, root in surveys.items():
             path = _config(folder / f"{name}.toml", root, settings)
-            run_stage("plan", path, name)
+            run_stage("plan", path, name, servers={})
             results.append(_stage("ingest", path, name))
             if plan.peers and name == "large":
                 peers["desispec"] = desispec_rate(sky.coadds[: len(sky.coadds) // 2])
             if name == "small":
-                run_stage("train", path, name, *_set(plan.training))
+                run_stage("train", path, name, *_set(plan.training), servers={})
                 model_id = _model(path, name)
             results.append(_stage("score", path, name, model_id))
             if plan.peers and name == "large":
                 peers["spender"] = spender_rate()
         costs = _costs(path, name, model_id, profile)
-    return [*_table(results), *_peers(results, peers), *_breakdown(costs)], profile
+    return [*_table(results), *_peers(results, peers), *_by_role(results), *_breakdown(costs)], profile
 
 
 def _stage(stage: str, path: Path, run: str, model_id: str = "") -> Measured:
-    ended = run_stage(stage, path, run, *(["--model", model_id] if model_id else []))
+    options = ["--model", model_id] if model_id else []
+    ended = run_stage(stage, path, run, *options, servers=_server_processes(path.parent))
     with opened(configuration.load(path, [f"run={run}"])) as session, transaction(session.conn) as cur:
         cur.execute(
             """
@@ -112,9 +118,19 @@ def _stage(stage: str, path: Path, run: str, model_id: str = "") -> Measured:
             (run, stage, model_id),
         )
         times, counts, sizes = zip(*cur.fetchall(), strict=True)
-    rate = sum(counts[1:]) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
+    seconds, steady = max(times[-1] - times[0], 1e-9), max(sum(counts[1:]), 1)
     passed = sum(sizes) / (sum(counts) * ROW_BYTES) if stage == "ingest" else None
-    return Measured(stage, sum(counts), rate, len(counts), ended, passed)
+    used = ended.processor.between(times[0], times[-1])
+    others = used.pop("others") / seconds
+    costs = {role: spent / steady * 1e6 for role, spent in used.items()}
+    return Measured(stage, sum(counts), steady / seconds, len(counts), ended, passed, costs, others)
+
+
+def _server_processes(folder: Path) -> dict[str, psutil.Process]:
+    """Milvus, the only child of this process, and the embedded PostgreSQL, which is nobody's."""
+    pid_file = folder / "workspace" / "postgres" / "postmaster.pid"
+    milvus = next(one for one in psutil.Process().children() if one.name().startswith("milvus"))
+    return {"Milvus": milvus, "PostgreSQL": psutil.Process(int(pid_file.read_text().split()[0]))}
 
 
 def _model(path: Path, run: str) -> str:
@@ -128,7 +144,8 @@ def _costs(path: Path, run: str, model_id: str, profile: list[str]) -> dict[str,
 
     torch.set_num_threads(1)
     with opened(configuration.load(path, [f"run={run}"])) as session:
-        work = ledger.finished(session.conn, run)[:PROFILE_CHUNKS]
+        work = ledger.finished(session.conn, run)
+        work = work[:: max(1, len(work) // PROFILE_CHUNKS)]
         chunks = manifest.load_chunks(session.conn, [item.chunk_id for item in work])
         return {
             "ingest": ingest_costs(session, chunks, profile),
@@ -176,11 +193,11 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _title() -> list[str]:
+def _title(quick: bool) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
-    return ["# Throughput", "", f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · "
-            f"`{' '.join(['python -m benchmarks.throughput', *sys.argv[1:]])}`", ""]  # fmt: skip
+    command = "python -m benchmarks.throughput" + (" --quick" if quick else "")
+    return [f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · `{command}`", ""]
 
 
 def _processor() -> str:
@@ -191,13 +208,15 @@ def _processor() -> str:
 
 
 def _table(results: list[Measured]) -> list[str]:
-    lines = ["| stage | spectra | steady spectra/s | whole command | commits | driver peak | largest worker peak "
-             "| bytes passed/needed |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| stage | spectra | spectra/s, steady | µs of processor a spectrum | cores busy with other things "
+             "| whole command | commits | driver peak | largest worker peak | bytes passed / needed |",
+             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for one in results:
         peaks: Peaks = one.whole.peaks
         passed = f"{one.passed:.3f}" if one.passed else ""
-        lines.append(f"| {one.stage} | {one.spectra:,} | {one.rate:,.0f} | {one.whole.seconds:.1f} s | {one.commits} "
-                     f"| {peaks.driver / 1e6:.0f} MB | {peaks.worker / 1e6:.0f} MB | {passed} |")  # fmt: skip
+        lines.append(f"| {one.stage} | {one.spectra:,} | {one.rate:,.0f} | {sum(one.costs.values()):.0f} "
+                     f"| {one.others:.1f} | {one.whole.seconds:.1f} s | {one.commits} | {peaks.driver / 1e6:.0f} MB "
+                     f"| {peaks.worker / 1e6:.0f} MB | {passed} |")  # fmt: skip
     for stage in ("ingest", "score"):
         small, large = (one.whole.peaks for one in results if one.stage == stage)
         lines.append(f"\n{stage}: peak of the larger over the smaller size: driver "
@@ -217,6 +236,18 @@ def _peers(results: list[Measured], peers: dict[str, float]) -> list[str]:
     for name, rate in peers.items():
         stage, what = against[name]
         lines.append(f"{name} {what}: {rate:,.0f} spectra/s; {stage} is {rates[stage] / rate:.1f} times as fast")
+    return lines
+
+
+def _by_role(results: list[Measured]) -> list[str]:
+    roles = sorted({role for one in results for role in one.costs})
+    lines = ["", "Processor time in the steady state, µs a spectrum, all processes:", "",
+             "| stage | spectra | " + " | ".join(roles) + " | all | so two idle cores do |",
+             "|---" * (len(roles) + 4) + "|"]  # fmt: skip
+    for one in results:
+        total = sum(one.costs.values())
+        parts = " | ".join(f"{one.costs.get(role, 0.0):.0f}" for role in roles)
+        lines.append(f"| {one.stage} | {one.spectra:,} | {parts} | {total:.0f} | {2e6 / total:,.0f}/s |")
     return lines
 
 
