@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -53,36 +54,32 @@ MOMENTS: dict[str, Moment] = {
 }
 
 
-def _run_until(
-    survey: Path, workspace: Path, moment: Moment, victim: Callable[[psutil.Process], psutil.Process]
-) -> int:
-    """Start the run, kill the victim at the moment, and return the exit code of the driver."""
+def _start(survey: Path, workspace: Path) -> subprocess.Popen[bytes]:
     command = command_line("run", survey, "--workspace", workspace)
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _kill_at(moment: Moment, survey: Path, workspace: Path) -> None:
+    """Start the run and kill its driver at the moment."""
+    driver = _start(survey, workspace)
     with opened(config_of(workspace, survey)) as session:
         deadline = time.monotonic() + 120
         while driver.poll() is None and not moment(session):
             assert time.monotonic() < deadline, "the moment never came"
             time.sleep(0.02)
         assert driver.returncode is None, f"the run ended before it could be killed: {driver.returncode}"
-        victim(psutil.Process(driver.pid)).send_signal(signal.SIGKILL)
-    return driver.wait(240)
+        driver.send_signal(signal.SIGKILL)
+    driver.wait(60)
 
 
-def _driver(process: psutil.Process) -> psutil.Process:
-    return process
-
-
-def _worker(process: psutil.Process) -> psutil.Process:
-    """A Ray worker that is busy."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for child in process.children(recursive=True):
-            name = " ".join(child.cmdline()[:1])
-            if name.startswith("ray::") and "IDLE" not in name and "Stats" not in name and "Supervisor" not in name:
-                return child
-        time.sleep(0.02)
-    raise AssertionError("no busy Ray worker was seen")
+def _busy(driver: psutil.Process, work: str) -> psutil.Process | None:
+    """A Ray worker that does this work now."""
+    with suppress(psutil.NoSuchProcess):
+        for child in driver.children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if " ".join(child.cmdline()).startswith(f"ray::{work}"):
+                    return child
+    return None
 
 
 def _same(found: dict[str, object], expected: dict[str, object]) -> None:
@@ -94,12 +91,22 @@ def _same(found: dict[str, object], expected: dict[str, object]) -> None:
 def test_killed_in_every_stage_and_run_again(finished: Finished, scratch: Path) -> None:
     workspace = scratch / "killed"
     for moment in MOMENTS.values():
-        assert _run_until(finished.survey, workspace, moment, _driver) == -signal.SIGKILL
+        _kill_at(moment, finished.survey, workspace)
     skysift("run", finished.survey, "--workspace", workspace)
     _same(contents(config_of(workspace, finished.survey)), contents(finished.config))
 
 
-def test_a_killed_worker_is_replaced_and_changes_nothing(finished: Finished, scratch: Path) -> None:
+def test_a_killed_worker_of_any_stage_is_replaced_and_changes_nothing(finished: Finished, scratch: Path) -> None:
     workspace = scratch / "workers"
-    assert _run_until(finished.survey, workspace, _in_stage("ingest"), _worker) == 0
+    driver = _start(finished.survey, workspace)
+    process, alive = psutil.Process(driver.pid), ["ReadIngest", "RayTrainWorker", "MapWorker"]
+    while driver.poll() is None:
+        for work in alive.copy():
+            if worker := _busy(process, work):
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+                    alive.remove(work)
+        time.sleep(0.05)
+    assert not alive, f"no worker was seen that did {alive}"
+    assert driver.returncode == 0
     _same(contents(config_of(workspace, finished.survey)), contents(finished.config))
