@@ -48,7 +48,7 @@ class Plan:
     peers: bool
 
 
-FULL = Plan(10_000, (5, 20), ("train.max_spectra=8192", "train.fit.segments=2"), peers=True)
+FULL = Plan(10_000, (5, 20), ("train.max_spectra=4096", "train.fit.segments=1"), peers=True)
 QUICK = Plan(1000, (1, 2), ("train.max_spectra=512", "train.fit.segments=1"), peers=False)
 
 

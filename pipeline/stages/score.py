@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline import cluster
 from pipeline.chunks import shard_path
 from pipeline.errors import InputError
+from pipeline.modelstore import load_model
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.splits import split_of_model
@@ -87,8 +88,6 @@ class Scorer:
     def __init__(self, objects: ObjectStore, model_id: str, batch: int, cuda: bool) -> None:
         import torch
 
-        from pipeline.modelstore import load_model
-
         torch.set_num_threads(1)
         self.model = load_model(objects, model_id).to("cuda" if cuda else "cpu")
         self.batch = batch
@@ -157,6 +156,7 @@ def score(session: Session, model_id: str) -> StageSummary:
     work = ledger.pending(session.conn, run, "score", model_id)
     outcomes: list[ledger.Outcome] = []
     if work:
+        load_model(session.objects, model_id)  # a bad one is named here, not by a dead actor
         settings = registry.find_model(session.conn, model_id).config
         trained_on = frozenset(settings["training_chunks"])
         session.vectors.ensure_collection(model_id, int(settings["vae"]["latent"]))

@@ -101,14 +101,19 @@ _EXPECTED = {
     "score": """SELECT coalesce(sum(n_out), 0) FROM run_chunks JOIN ledger USING (chunk_id)
                 WHERE run_id = %s AND stage = 'ingest'""",
 }
-_RUN_SPECTRA = """
+# The targets that a stage says came out, looked up in its table. Those it kept back are not looked for: another run
+# of an earlier version of the file may have put them there.
+_CAME_OUT = """
     SELECT DISTINCT s.spectrum_id
     FROM run_chunks r JOIN chunks c USING (chunk_id) JOIN targets t USING (chunk_id)
+    JOIN ledger l ON l.chunk_id = c.chunk_id AND l.stage = '{stage}' AND l.model_id = %(model)s AND l.state = 'done'
     JOIN spectra s ON s.targetid = t.targetid AND s.coadd = c.coadd
-    WHERE r.run_id = %(run)s"""
+    LEFT JOIN quarantine q ON q.chunk_id = t.chunk_id AND q.targetid = t.targetid
+                          AND q.model_id IN ('', l.model_id)
+    WHERE r.run_id = %(run)s AND q.id IS NULL"""
 _PRESENT = {
-    "ingest": f"SELECT count(*) FROM ({_RUN_SPECTRA}) AS run_spectra",
-    "score": f"""SELECT count(*) FROM ({_RUN_SPECTRA}) AS run_spectra
+    "ingest": f"SELECT count(*) FROM ({_CAME_OUT.format(stage='ingest')}) AS came_out",
+    "score": f"""SELECT count(*) FROM ({_CAME_OUT.format(stage="score")}) AS came_out
                  JOIN scores USING (spectrum_id) WHERE model_id = %(model)s""",
 }
 

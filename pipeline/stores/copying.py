@@ -9,7 +9,9 @@ from pyarrow import csv
 
 def csv_buffer(rows: pa.Table) -> pa.BufferReader:
     """Return the rows as CSV without a header: NaN and null as nothing, every string in quotes."""
-    plain = pa.table([_plain(column) for column in rows.columns], names=rows.column_names)
+    # One chunk a column: pyarrow 26 writes stray bytes for strings when an empty chunk of pa.repeat is among them.
+    whole = rows.combine_chunks()
+    plain = pa.table([_plain(column) for column in whole.columns], names=rows.column_names)
     sink = pa.BufferOutputStream()
     csv.write_csv(plain, sink, csv.WriteOptions(include_header=False, batch_size=8192))
     return pa.BufferReader(sink.getvalue())

@@ -78,7 +78,7 @@ def _rollback(conn: Connection) -> None:
 def migrations() -> list[tuple[int, str, str]]:
     """Return (version, name, text) of every migration shipped in ``sql/``, in order."""
     # importlib.resources cannot read a namespace package of an editable install (a placeholder is on its path).
-    folders = [Path(folder) for folder in import_module("sql").__path__]
+    folders = {Path(folder).resolve() for folder in import_module("sql").__path__}  # one may be on the path twice
     files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
     matches = [(file, _MIGRATION_NAME.fullmatch(file.name)) for file in files]
     return sorted((int(m[1]), m[2], file.read_text(encoding="utf-8")) for file, m in matches if m)

@@ -12,7 +12,8 @@ import fitsio
 import numpy as np
 import pytest
 
-from pipeline.session import driving
+from pipeline.session import driving, opened
+from pipeline.stores.postgres import transaction
 
 from .conftest import Finished, config_of, copy_folder, query, skysift
 
@@ -190,6 +191,7 @@ def test_a_model_of_another_grid_is_refused(clone: Callable[[], Finished]) -> No
     (settings,) = (run.workspace / "objects" / "models").glob("*/model.json")
     settings.write_text(settings.read_text().replace('"native_pixels": 7781', '"native_pixels": 7780'))
     config = config_of(run.workspace, run.survey)
-    query(config, "UPDATE ledger SET state = 'pending' WHERE stage = 'score' RETURNING chunk_id")
+    with opened(config) as session, transaction(session.conn) as cur:
+        cur.execute("UPDATE ledger SET state = 'pending' WHERE stage = 'score'")
     output = skysift("score", run.survey, "-w", run.workspace, expect=6)
     assert "model.json" in output or "grid" in output

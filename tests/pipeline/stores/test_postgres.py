@@ -259,3 +259,13 @@ def test_the_process_is_named_to_the_server(conn: Connection) -> None:
         cur.execute("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
         assert str(postgres.scalar(cur)).startswith("skysift pid ")
     assert isinstance(conn, psycopg2.extensions.connection)
+
+
+def test_empty_pieces_of_repeated_text_leave_no_stray_bytes() -> None:
+    import pyarrow as pa
+
+    from pipeline.stores.copying import csv_buffer
+
+    pieces = [pa.table({"name": pa.repeat("healpix/main/dark/9144", n)}) for n in (0, 3, 0, 2, 0)]
+    pa.array(["x" * 50] * 1000)  # memory that a stray read would find
+    assert bytes(csv_buffer(pa.concat_tables(pieces)).read()) == b'"healpix/main/dark/9144"\n' * 5
