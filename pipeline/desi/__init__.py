@@ -1,0 +1,1 @@
+"""DESI coadds: their bytes, their grid, and their arms joined into one spectrum."""

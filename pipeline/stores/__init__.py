@@ -1,0 +1,1 @@
+"""Stores: object storage, PostgreSQL and Milvus, each behind a few verbs."""
