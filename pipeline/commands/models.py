@@ -74,7 +74,8 @@ def show(config: Config, model: str, as_json: bool) -> None:
     }
     for name, value in lines.items():
         click.echo(f"{name:<11}{value}")
-    click.echo(f"config     {json.dumps(found.config)}")
+    settings = {name: value for name, value in found.config.items() if name != "training_chunks"}  # hundreds of ids
+    click.echo(f"config     {json.dumps(settings)}")
     for event in history:
         click.echo(f"{event['at'].astimezone(UTC):%Y-%m-%d %H:%M}  {event['action']} by {event['who']}")
 
