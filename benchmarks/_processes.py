@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 
 INTERVAL = 0.5  # s between two looks
+WORKERS = ("ReadIngest", "MapWorker")  # in the titles of Ray's processes that do the work
 
 
 @dataclass
@@ -42,33 +43,42 @@ class Peaks:
 
 @dataclass
 class Processor:
-    """Processor time over time, by who used it."""
+    """Processor time over time, by who used it; a Ray worker is called after its task only while it works."""
 
     times: list[float] = field(default_factory=list)  # s since the epoch
-    used: list[dict[str, float]] = field(default_factory=list)  # s of processor time so far, by role
+    machine: list[float] = field(default_factory=list)  # s of processor time of all programs so far
+    used: dict[int, dict[float, float]] = field(default_factory=lambda: defaultdict(dict))  # by process and time
+    roles: dict[int, str] = field(default_factory=dict)
 
     def look(self, driver: psutil.Process, servers: Mapping[str, psutil.Process]) -> None:
         """Note what was used up to now."""
-        used: dict[str, float] = defaultdict(float)
-        used["driver"] = _seconds(driver)
+        now, everyone = time.time(), psutil.cpu_times()
+        self.times.append(now)
+        self.machine.append(everyone.user + everyone.nice + everyone.system + everyone.softirq)
+        self._note(now, driver, "driver")
         for process in driver.children(recursive=True):
-            used["workers" if _title(process).startswith("ray::Read") or "MapWorker" in _title(process) else "Ray"] += (
-                _seconds(process)
-            )
+            works = any(name in _title(process) for name in WORKERS)
+            self._note(now, process, "workers" if works else self.roles.get(process.pid, "Ray"))
         for name, server in servers.items():
-            used[name] = sum(_seconds(process) for process in (server, *server.children(recursive=True)))
-        everyone = psutil.cpu_times()
-        used["others"] = everyone.user + everyone.nice + everyone.system + everyone.softirq - sum(used.values())
-        self.times.append(time.time())
-        self.used.append(used)
+            for process in (server, *server.children(recursive=True)):
+                self._note(now, process, name)
 
-    def between(self, start: float, end: float) -> dict[str, float]:
-        """Processor seconds between two times, by role."""
-        spent = {}
-        for role in sorted({role for used in self.used for role in used}):
-            so_far = np.maximum.accumulate([used.get(role, 0.0) for used in self.used])
-            spent[role] = float(np.diff(np.interp((start, end), self.times, so_far))[0])
-        return spent
+    def _note(self, now: float, process: psutil.Process, role: str) -> None:
+        self.roles[process.pid] = role
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            self.used[process.pid][now] = float(times.user + times.system)
+
+    def between(self, start: float, end: float) -> tuple[dict[str, float], float]:
+        """Processor seconds between two times: by role, and of all other programs."""
+        spent: dict[str, float] = defaultdict(float)
+        for pid, used in self.used.items():
+            spent[self.roles[pid]] += _between(start, end, list(used), list(used.values()))
+        return dict(spent), _between(start, end, self.times, self.machine) - sum(spent.values())
+
+
+def _between(start: float, end: float, times: list[float], used: list[float]) -> float:
+    return float(np.diff(np.interp((start, end), times, used))[0])
 
 
 @dataclass(frozen=True)
@@ -128,10 +138,3 @@ def _title(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         return str((process.cmdline() or [""])[0])
     return ""
-
-
-def _seconds(process: psutil.Process) -> float:
-    with suppress(psutil.Error):
-        times = process.cpu_times()
-        return float(times.user + times.system)
-    return 0.0

@@ -120,10 +120,9 @@ def _stage(stage: str, path: Path, run: str, model_id: str = "") -> Measured:
         times, counts, sizes = zip(*cur.fetchall(), strict=True)
     seconds, steady = max(times[-1] - times[0], 1e-9), max(sum(counts[1:]), 1)
     passed = sum(sizes) / (sum(counts) * ROW_BYTES) if stage == "ingest" else None
-    used = ended.processor.between(times[0], times[-1])
-    others = used.pop("others") / seconds
+    used, others = ended.processor.between(times[0], times[-1])
     costs = {role: spent / steady * 1e6 for role, spent in used.items()}
-    return Measured(stage, sum(counts), steady / seconds, len(counts), ended, passed, costs, others)
+    return Measured(stage, sum(counts), steady / seconds, len(counts), ended, passed, costs, others / seconds)
 
 
 def _server_processes(folder: Path) -> dict[str, psutil.Process]:

@@ -59,7 +59,7 @@ class IngestConfig:
     """Reading and joining coadds."""
 
     chunk_size: int = 512  # most spectra in a chunk (a chunk never spans coadd files)
-    files_per_task: int = 8  # coadds one Ray task reads
+    files_per_task: int = 32  # most coadds one Ray task reads
     max_failed: float = 0.05  # fraction of files that may fail before the run stops
 
 

@@ -19,7 +19,7 @@ from pipeline.session import Session
 from pipeline.shards import write_grid
 from pipeline.stages.commits import commit_all
 from pipeline.stages.result import QUARANTINE, ChunkResult, StageSummary, summary
-from pipeline.stages.source import Work, dataset, grouped, rows
+from pipeline.stages.source import Work, dataset, grouped, rows, tasks
 from pipeline.stores import accounts, catalog, ledger, manifest, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
@@ -78,7 +78,7 @@ def ingest(session: Session) -> StageSummary:
         write_grid(session.objects)
         chunks = _chunks(session, work)
         with (
-            cluster.connected(config),
+            cluster.connected(config) as resources,
             progress("ingest", sum(item.n_rows for item in work), "spectra") as bar,
         ):
 
@@ -87,7 +87,7 @@ def ingest(session: Session) -> StageSummary:
                 outcomes.extend(result.outcome for result in results)
                 bar.advance(sum(result.n_in for result in results), _note(outcomes))
 
-            commit_all(_results(session, chunks), commit)
+            commit_all(_results(session, chunks, max(1, int(resources.get("CPU", 1)))), commit)
     _forget_superseded(session)
     accounts.reconcile(session.conn, run, "ingest")
     _refuse_too_many_failures(session)
@@ -103,9 +103,9 @@ def _chunks(session: Session, work: Sequence[ledger.Work]) -> list[Chunk]:
     return [chunk for part in parts for chunk in manifest.load_chunks(session.conn, part)]
 
 
-def _results(session: Session, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+def _results(session: Session, chunks: Sequence[Chunk], workers: int) -> Iterator[ChunkResult]:
     task = IngestTask(session.survey, session.objects)
-    groups = grouped(chunks, session.config.ingest.files_per_task)
+    groups = tasks(chunks, session.config.ingest.files_per_task, workers)
     return map(ChunkResult.from_row, rows(dataset(Work(task, groups, row_bytes=1 << 16))))
 
 

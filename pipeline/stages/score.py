@@ -19,7 +19,7 @@ from pipeline.session import Session
 from pipeline.splits import split_of_model
 from pipeline.stages.commits import commit_all
 from pipeline.stages.result import QUARANTINE, ChunkResult, summary
-from pipeline.stages.source import Work, dataset, grouped, rows
+from pipeline.stages.source import Work, dataset, rows, tasks
 from pipeline.stores import accounts, catalog, ledger, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pipeline.stages.result import StageSummary
 
-SHARDS_PER_TASK = 16
+SHARDS_PER_TASK = 32  # at most
 
 # column of the scores table → field of models.scores.ScoreBatch
 SCORE_COLUMNS = {
@@ -183,9 +183,9 @@ def _results(
 ) -> Iterator[ChunkResult]:
     n_gpus = cluster.gpus(resources)
     workers = session.config.score.workers or n_gpus or max(1, int(resources.get("CPU", 2)) - 1)
-    groups = grouped(work, min(SHARDS_PER_TASK, -(-len(work) // workers)))
+    groups = tasks(work, SHARDS_PER_TASK, workers)
     largest = max(item.n_rows for item in work)
-    loaded = dataset(Work(Loader(session.objects), groups, row_bytes=largest * 63_000))
+    loaded = dataset(Work(Loader(session.objects), groups, row_bytes=largest * 63_000, ahead=True))
     return map(ChunkResult.from_row, rows(_scored(session, loaded, model_id, min(workers, len(groups)), n_gpus)))
 
 

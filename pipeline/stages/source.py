@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 # Ray Data gathers what fused operators hand on up to this size: large rows (spectra) pass one by one, small ones
 # (results) make one block a task.
 BLOCK_BYTES = 1 << 20
+TASKS_A_WORKER = 4  # at least, where there are as many items
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,15 @@ def rows(data: Dataset) -> Iterator[dict[str, Any]]:
 def grouped(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     """Cut items into groups of at most ``size``, in order."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def tasks(items: Sequence[Item], most: int, workers: int) -> list[Sequence[Item]]:
+    """Cut items into groups for read tasks: at most ``most`` each, and fewer where a worker would get too few tasks.
+
+    Ray Data takes tens of milliseconds to follow up a task that has ended, so tasks want to be long; and several a
+    worker, so that all end together.
+    """
+    return grouped(items, max(1, min(most, -(-len(items) // (TASKS_A_WORKER * workers)))))
 
 
 def pack(table: pa.Table) -> bytes:
