@@ -6,8 +6,8 @@ Larger is stranger in every score. Scores are raw: turning them into p-values ne
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,13 +66,13 @@ def score(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> ScoreBat
         raise ValueError("expected spectra to score, found none")
     spectra = load_spectra(model.vae, flux_BL, ivar_BL, z_B)
     order: list[Tensor] = []
-    parts: list[dict[str, Tensor]] = []
+    parts: list[_Measured] = []
     with torch.no_grad():
         for rows, group, latent_GD, model_GO in fitted_groups(model.vae, spectra):
             order.append(rows)
-            parts.append(_scores(model, group, latent_GD, model_GO))
+            parts.append(_measured(model, group, latent_GD, model_GO))
         back_B = torch.argsort(torch.cat(order))
-        arrays = {f.name: torch.cat([part[f.name] for part in parts])[back_B] for f in fields(ScoreBatch)}
+        arrays = _scores(model, _Measured(*(torch.cat(part)[back_B] for part in zip(*parts, strict=True))))
     return ScoreBatch(**{name: values.cpu().numpy() for name, values in arrays.items()})
 
 
@@ -128,25 +128,44 @@ class _Boxes:
         return one.sigma[:, 0], one.wavelength()[:, 0], width_kms(one.width)[:, 0]
 
 
-def _scores(model: TrainedModel, spectra: Prepared, latent_BD: Tensor, model_BO: Tensor) -> dict[str, Tensor]:
+class _Measured(NamedTuple):
+    """What needs all bins of B spectra; few numbers each, from which all of them are scored at once."""
+
+    latent_BD: Tensor
+    mean_flux: Tensor
+    n_bins: Tensor
+    chi2: Tensor
+    soft_chi2: Tensor  # with the model's error included
+    box_sigma: Tensor  # [B, 2 W], as in _Boxes
+    box_first: Tensor
+
+
+def _measured(model: TrainedModel, spectra: Prepared, latent_BD: Tensor, model_BO: Tensor) -> _Measured:
     weight_BO = spectra.weight_BO
     weighted_BO, level_BO = residuals(spectra, model_BO)
-    n_bins = (weight_BO > 0).sum(1)
     pull_BO = torch.square(weighted_BO) / weight_BO.clamp(min=TINY)
     error_WBO = model.model_error.observed(spectra.offset_B)
     soft_BO = pull_BO / (1.0 + weight_BO * torch.square(error_WBO[0] * level_BO))
-    global_score = wilson_hilferty(soft_BO.sum(1), n_bins.float())
+    mean_flux = model_BO.mean(1) * spectra.scale_B
     boxes = _boxes(weighted_BO, weight_BO, level_BO, error_WBO)
+    return _Measured(latent_BD, mean_flux, (weight_BO > 0).sum(1), pull_BO.sum(1), soft_BO.sum(1), *boxes)
+
+
+def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
+    n_bins = measured.n_bins
+    global_score = wilson_hilferty(measured.soft_chi2, n_bins.float())
+    width_2W = torch.arange(len(WIDTHS), device=n_bins.device).repeat_interleave(2)
+    boxes = _Boxes(measured.box_sigma, measured.box_first, width_2W.expand(len(n_bins), -1))
     up = boxes.pick(boxes.sigma.argmax(1))
     down = boxes.pick(boxes.sigma.argmin(1))
     n_trials = n_bins * sum(1.0 / width for width in WIDTHS)
-    density = model.density.neg_log_density(latent_BD)
+    density = model.density.neg_log_density(measured.latent_BD)
     return {
-        "embedding": latent_BD,
-        "mean_flux": model_BO.mean(1) * spectra.scale_B,
+        "embedding": measured.latent_BD,
+        "mean_flux": measured.mean_flux,
         "n_bins": n_bins.int(),
         "n_trials": n_trials,
-        "chi2_reduced": pull_BO.sum(1) / n_bins,
+        "chi2_reduced": measured.chi2 / n_bins,
         "global_score": global_score,
         "local_emission": up[0].clamp(min=0.0),
         "local_emission_wavelength": up[1],
@@ -160,8 +179,8 @@ def _scores(model: TrainedModel, spectra: Prepared, latent_BD: Tensor, model_BO:
     }
 
 
-def _boxes(weighted_BO: Tensor, weight_BO: Tensor, level_BO: Tensor, error_WBO: list[Tensor]) -> _Boxes:
-    """Find the highest and the deepest box of every width: A / √(W + e² W²), see ``models.filters``."""
+def _boxes(weighted_BO: Tensor, weight_BO: Tensor, level_BO: Tensor, error_WBO: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return σ and first bin of every width's highest and deepest box, by A / √(W + e² W²) as in ``models.filters``."""
     sigma, first = [], []
     sums = zip(box_sums(weighted_BO), box_sums(weight_BO), error_WBO, WIDTHS, STRIDES, strict=True)
     for top, total, error, width, stride in sums:
@@ -171,8 +190,7 @@ def _boxes(weighted_BO: Tensor, weight_BO: Tensor, level_BO: Tensor, error_WBO: 
         for best in _extremes(ratio):
             sigma.append(ratio.gather(1, best[:, None]))
             first.append(best[:, None] * stride)
-    width_2W = torch.arange(len(WIDTHS), device=weight_BO.device).repeat_interleave(2)
-    return _Boxes(torch.cat(sigma, 1), torch.cat(first, 1), width_2W.expand(len(weight_BO), -1))
+    return torch.cat(sigma, 1), torch.cat(first, 1)
 
 
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
