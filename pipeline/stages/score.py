@@ -126,11 +126,14 @@ class Scorer:
         return (pa.concat_tables(parts) if parts else pa.table({})), quarantine
 
     def _batch(self, arrays: dict[str, Any], flux_BL: Any, ivar_BL: Any, keep: Any) -> pa.Table:
+        import torch
+
         from models.scores import score
 
         contiguous = len(keep) == keep[-1] - keep[0] + 1
         rows = slice(keep[0], keep[-1] + 1) if contiguous else keep
-        done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
+        with torch.inference_mode():
+            done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
         columns = {name: pa.array(arrays[name][rows]) for name in SMALL}
         columns |= {name: pa.array(getattr(done, field)) for name, field in SCORE_COLUMNS.items()}
         split = self.model.provenance["split"]
