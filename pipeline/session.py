@@ -81,4 +81,5 @@ def driving(config: Config) -> Iterator[Session]:
     """
     doctor.require(doctor.quick(config))
     with opened(config) as session, runs.run_lock(session.conn, config.run):
+        _ = session.vectors.version  # an unreachable Milvus is found now, not after hours of training
         yield session

@@ -16,7 +16,7 @@ def test_the_file_tree_lists_every_module(package: str) -> None:
     tree = README.split("line for each module</summary>")[1]
     for file in (ROOT / package).rglob("*.py"):
         if file.name not in ("__init__.py", "__main__.py"):
-            folder, _, rest = tree.partition(f"\n{file.parent.relative_to(ROOT).as_posix()}/ ")
+            _, _, rest = tree.partition(f"\n{file.parent.relative_to(ROOT).as_posix()}/ ")
             assert rest, f"the tree lacks {file.parent.name}/"
             listed = re.split(r"\n\S", rest)[0]
             assert f"\n  {file.name} " in listed, f"the tree lacks {file.relative_to(ROOT)}"

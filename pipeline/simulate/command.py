@@ -35,7 +35,7 @@ gives the same survey, however many jobs.
     metavar="F",
     help="Share of the rows that are quasars; the rest are galaxies, stars, sky and broken fibers.",
 )
-@click.option("--no-resolution", is_flag=True, help="Leave out RESOLUTION: a row is 0.1 MB instead of 0.45.")
+@click.option("--no-resolution", is_flag=True, help="Leave out RESOLUTION: 0.1 MB a row, not 0.45.")
 @click.option(
     "--anomaly-fraction",
     type=click.FloatRange(0, 1),

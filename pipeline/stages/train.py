@@ -17,9 +17,9 @@ from pipeline import cluster
 from pipeline.catalog.pixels import pixel_of
 from pipeline.chunks import shard_path
 from pipeline.errors import RunError, SkysiftError
+from pipeline.modelstore import load_model, model_path, save_model
 from pipeline.progress import progress
 from pipeline.quality import Quality
-from pipeline.modelstore import load_model, model_path, save_model
 from pipeline.session import Session
 from pipeline.splits import SPLIT_SEED, split_of
 from pipeline.stores import registry, runs

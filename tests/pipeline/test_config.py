@@ -54,7 +54,7 @@ def test_bad_config_is_one_line_that_names_the_key(tmp_path: Path, text: str, me
 def test_missing_file_and_bad_override() -> None:
     with pytest.raises(ConfigError, match=r"nowhere.toml does not exist"):
         load("nowhere.toml")
-    with pytest.raises(ConfigError, match="should read section.key=value"):
+    with pytest.raises(ConfigError, match="should read section"):
         load(None, ["z_max"])
 
 

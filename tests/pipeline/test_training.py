@@ -14,8 +14,8 @@ from models.trained import TrainedModel
 from models.vae import VAE
 from pipeline.catalog.pixels import pixel_of
 from pipeline.errors import ModelError, RunError
-from pipeline.quality import Quality
 from pipeline.modelstore import load_model, save_model
+from pipeline.quality import Quality
 from pipeline.shard_table import SCHEMA
 from pipeline.shards import write_shard
 from pipeline.splits import split_of

@@ -61,7 +61,7 @@ def _as_dr1(sky: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _run(example: str, bucket: str, workspace: Path) -> str:
-    options = ("--set", f"survey.endpoint={bucket}", "--set", "ingest.chunk_size=512")
+    options = ("--set", f"survey.endpoint={bucket}", "--set", "ingest.chunk_size=512", "--set", "train.fit.segments=1")
     return skysift("run", "--config", EXAMPLES / example, "-w", workspace, *options)
 
 
@@ -91,5 +91,5 @@ def test_few_bytes_pass_and_requests_are_counted(bucket: str, scratch: Path) -> 
            FROM ledger WHERE stage = 'ingest'""",
     ).to_pylist()[0]
     needed = counted["spectra"] * (2751 + 2326 + 2881) * 12  # flux, ivar and mask of three arms
-    assert needed < counted["bytes"] < 1.15 * needed
+    assert needed < counted["bytes"] < 1.3 * needed  # small files: headers and exposure tables weigh more than in DR1
     assert 0 < counted["requests"] < 9 * counted["spectra"]

@@ -93,18 +93,20 @@ def _reconstructed(scored: Finished) -> list[tuple[NDArray[np.float32], ...]]:
 
 
 def _agreement(flux: NDArray[np.float32], ivar: NDArray[np.float32], model: NDArray[np.float32], z: float) -> float:
-    """Correlation of flux and reconstruction, both averaged over 16 Å, within 12,000 km/s of the broad lines."""
+    """Weighted correlation of flux and reconstruction in bins of 16 Å within 12,000 km/s of the broad lines."""
     near = np.zeros(len(WAVELENGTH), dtype=bool)
     for line in LINES.values():
         near |= np.abs(WAVELENGTH / (line * (1 + z)) - 1) < 0.04
-    usable = np.where(near, ivar, 0)[: len(flux) // 20 * 20].reshape(-1, 20)
-    weight = usable.sum(1)
+    length = len(flux) // 20 * 20
+    pixel_weight = np.where(near, ivar, 0)[:length].reshape(-1, 20)
+    weight = pixel_weight.sum(1)
     keep = weight > 0
-    binned = [
-        (usable * np.where(usable > 0, values[: usable.size].reshape(-1, 20), 0)).sum(1)[keep] / weight[keep]
+    data, fit = (
+        (pixel_weight * np.where(pixel_weight > 0, values[:length].reshape(-1, 20), 0)).sum(1)[keep] / weight[keep]
         for values in (flux, model)
-    ]
-    return float(np.corrcoef(*binned)[0, 1])
+    )
+    covariance = np.cov(data, fit, aweights=weight[keep])
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
 
 
 def test_the_commands_need_no_more_than_another_catalog(scored: Finished, finished: Finished) -> None:
