@@ -34,6 +34,7 @@ def run(session: Session, say: Say, *, model: str = "") -> Path:
             model_id = registry.find_model(session.conn, model).model_id if model else train(session, say)
             score(session, model_id, say)
         calibrate(session, model_id, say)
+        runs.enter_stage(session.conn, session.config.run, "report")
         page = report(session)
         runs.end_run(session.conn, session.config.run)
     say(f"report      {page}")
