@@ -1,7 +1,7 @@
 """Shards: the spectra of one chunk as one Parquet file that pandas, polars and DuckDB read as it is.
 
 Row groups hold at most 64 spectra. `pipeline.parquet` lays each vector column of a row group down as the plain
-array, so reading here maps the file, and one spectrum is two reads of 31 kB and the row group's small columns.
+array, so reading here copies nothing, and one spectrum is two reads of 31 kB and the row group's small columns.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def read_shard(store: ObjectStore, path: str, columns: Sequence[str] | None = No
     Raises:
         InputError: reason ``damaged_shard`` or ``missing_file``.
     """
-    data = store.mapped(path)
+    data = store.read_uncached(path)
     wanted = SCHEMA.names if columns is None else columns
     try:
         with pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))) as file:

@@ -24,7 +24,7 @@ from pipeline.stores import accounts, catalog, ledger, manifest, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
-CHUNKS_FETCHED = 256  # from the manifest at a time
+CHUNKS_FETCHED = 64  # from the manifest at a time
 
 
 @dataclass(frozen=True)

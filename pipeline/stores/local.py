@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, MissingObject, StoreError
-from pipeline.stores.files import write_file
+from pipeline.stores.files import read_file, write_file
 from pipeline.stores.objects import Bytes, Content, Metas, ObjectMeta, ObjectStore, checked
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -54,16 +53,11 @@ class LocalStore(ObjectStore):
         self._count(1, len(data))
         return data
 
-    def mapped(self, path: str) -> memoryview:
-        with self._errors(path, "read"), self._descriptor(path) as fd:
-            size = _meta(path, os.fstat(fd)).size
-            if not size:
-                return memoryview(b"")
-            content = mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
-        if hasattr(mmap, "MADV_WILLNEED"):
-            content.madvise(mmap.MADV_WILLNEED)
-        self._count(1, size)
-        return memoryview(content)
+    def read_uncached(self, path: str) -> memoryview:
+        with self._errors(path, "read"):
+            content = read_file(self._file(path))
+        self._count(1, len(content))
+        return content
 
     def read_start(self, path: str, length: int) -> tuple[Bytes, ObjectMeta]:
         with self._errors(path, "read"), self._descriptor(path) as fd:

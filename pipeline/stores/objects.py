@@ -99,8 +99,8 @@ class ObjectStore(ABC):
     def read(self, path: str) -> bytes:
         """All bytes of one object."""
 
-    def mapped(self, path: str) -> memoryview:
-        """All bytes of an object that is never written again, as private writable memory (a map of a file)."""
+    def read_uncached(self, path: str) -> memoryview:
+        """All bytes of one object in writable memory; a local file's go past the page cache where they can."""
         return memoryview(bytearray(self.read(path)))
 
     @abstractmethod

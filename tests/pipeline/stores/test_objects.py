@@ -41,7 +41,7 @@ def test_round_trip(store: ObjectStore) -> None:
     assert store.write("a/b.bin", DATA)
     assert store.read("a/b.bin") == DATA
     assert b"".join(store.stream("a/b.bin", 700_000)) == DATA
-    assert bytes(store.mapped("a/b.bin")) == DATA
+    assert bytes(store.read_uncached("a/b.bin")) == DATA
     assert store.head("a/b.bin").size == len(DATA)
     assert store.exists("a/b.bin")
     assert not store.exists("a/c.bin")
