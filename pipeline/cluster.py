@@ -32,7 +32,7 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
     address = config.ray.address or os.environ.get("RAY_ADDRESS", "")
     with _core_messages_in(None if address else config.workspace / "logs" / "ray.log"):
         try:
-            ray.init(**(_remote(address) if address else _local(config)))
+            _start(_remote(address) if address else _local(config))
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = address or "on this machine"
             raise StoreError(f"Ray {where} did not start or answer: {one_line(error)}; check ray.address") from error
@@ -40,6 +40,26 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
         try:
             yield ray.cluster_resources()
         finally:
+            ray.shutdown()
+
+
+def _start(settings: dict[str, Any]) -> None:
+    """Start or join Ray; a local node that never came up is tried once more.
+
+    One start in some twenty, beside servers that take ports, ends with Ray's plain "timed out during startup"
+    after 30 s, without a line from the raylet; the next one works.
+    """
+    import ray
+
+    for last in (False, True):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:
+            if type(error) is not Exception:  # all others name what is wrong
+                raise
+            if last:
+                raise RuntimeError(str(error)) from error
             ray.shutdown()
 
 
