@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -61,12 +61,17 @@ def _run(function: Callable[[Item], pa.Table], group: Sequence[Item]) -> Iterato
 
 
 def _ahead(function: Callable[[Item], pa.Table], group: Sequence[Item]) -> Iterator[pa.Table]:
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(function, group[0])
-        for item in group[1:]:
-            done, running = running.result(), pool.submit(function, item)
-            yield done
-        yield running.result()
+    running = _second_thread().submit(function, group[0])
+    for item in group[1:]:
+        done, running = running.result(), _second_thread().submit(function, item)
+        yield done
+    yield running.result()
+
+
+@cache
+def _second_thread() -> ThreadPoolExecutor:
+    """One thread a process: a new one for each task would leave memory behind in ever new arenas of malloc."""
+    return ThreadPoolExecutor(1, "ahead")
 
 
 def dataset(work: Work[Any], *, num_cpus: float = 1.0) -> Dataset:
