@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.chunks import Chunk, Coadd
-from pipeline.config import load
+from pipeline.config import ReportConfig, load
 from pipeline.errors import RunError, StoreError
 from pipeline.keys import spectrum_id
 from pipeline.report import data
@@ -172,7 +172,7 @@ def test_a_run_from_its_manifest_to_its_page(session: Session, spectrum_of: Call
     early = report(session).read_text()
     assert "160 spectra planned, 160 ingested, 0 with an anomaly score" in early
     assert "no model is trained yet" in early
-    assert early.count("<img") == 1 + data.EXAMPLES
+    assert early.count("<img") == 1 + ReportConfig().normals
 
     model_id = _scored(session, survey)
     calibrate(session, model_id)
