@@ -194,7 +194,7 @@ def test_real_quasar_catalog_by_position(shared_data: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Endpoint of an S3 server with an empty bucket ``desidata``."""
+    """Endpoint of an S3 server with an empty bucket ``surveys``."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -203,7 +203,7 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
     endpoint = f"http://{host}:{port}"
     import urllib.request
 
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/desidata", method="PUT")).close()
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/surveys", method="PUT")).close()
     yield endpoint
     server.stop()
 
@@ -230,7 +230,7 @@ def test_catalog_on_s3(
     elif kind == "parquet":
         path = path.with_name("zall-pix-iron.parquet")
         pq.write_table(pa.table({k: v for k, v in columns.items() if v.ndim == 1}), path)
-    remote = ObjectStore.open(f"s3://desidata/{kind}/iron", endpoint=bucket, region="us-east-1")
+    remote = ObjectStore.open(f"s3://surveys/{kind}/iron", endpoint=bucket, region="us-east-1")
     remote.write(f"zcatalog/v1/{path.name}", path.read_bytes())
     here = gated_rows(find_source(store, SurveyConfig(catalog=path.name)), ANY)
     there = gated_rows(find_source(remote, SurveyConfig()), ANY)

@@ -230,10 +230,10 @@ def test_a_survey_can_be_written_to_s3(monkeypatch):
         }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        request = urllib.request.Request(f"http://{host}:{port}/sky", method="PUT")
+        request = urllib.request.Request(f"http://{host}:{port}/simulated", method="PUT")
         urllib.request.urlopen(request).close()
-        summary = simulate("s3://sky/dr1", 12, 1, quasar_fraction=1, resolution=False, jobs=1)
-        found = {meta.path: meta.size for meta in ObjectStore.open("s3://sky").list("")}
+        summary = simulate("s3://simulated/dr1", 12, 1, quasar_fraction=1, resolution=False, jobs=1)
+        found = {meta.path: meta.size for meta in ObjectStore.open("s3://simulated").list("")}
         assert "dr1/zcatalog/v1/zall-pix-iron.fits" in found
         assert "dr1-truth.parquet" in found
         assert sum(found.values()) - found["dr1-truth.parquet"] == summary.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -34,7 +35,8 @@ def bucket(scratch: Path) -> Iterator[str]:
     client = boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id="x", aws_secret_access_key="x", region_name="us-west-2"
     )
-    client.create_bucket(Bucket="desidata", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # all of a process's moto servers share their buckets
+        client.create_bucket(Bucket="desidata", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
     for file, name in _as_dr1(sky):
         client.upload_file(str(file), "desidata", f"{ROOT}/{name}", ExtraArgs={"ACL": "public-read"})
     yield endpoint
