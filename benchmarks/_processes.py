@@ -24,21 +24,24 @@ class Peaks:
     """Peak memory of a stage's processes in bytes."""
 
     driver: int = 0
-    workers: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
+    workers: dict[int, int] = field(default_factory=dict)  # by process; Ray's own helpers are none
 
     def look(self, driver: psutil.Process) -> None:
         """Note what the processes hold now."""
         self.driver = max(self.driver, _memory(driver))
         for process in driver.children(recursive=True):
-            name = _title(process)
-            if name.startswith("ray::") and name != "ray::IDLE":
-                held = self.workers[name.split("::")[1].split("(")[0].split("->")[0]]
-                held[process.pid] = max(held.get(process.pid, 0), _memory(process))
+            if _works(process):
+                self.workers[process.pid] = max(self.workers.get(process.pid, 0), _memory(process))
 
     @property
     def worker(self) -> int:
         """The largest worker's peak."""
-        return max((size for held in self.workers.values() for size in held.values()), default=0)
+        return max(self.workers.values(), default=0)
+
+    @property
+    def count(self) -> int:
+        """How many workers there were."""
+        return len(self.workers)
 
 
 @dataclass
@@ -57,8 +60,7 @@ class Processor:
         self.machine.append(everyone.user + everyone.nice + everyone.system + everyone.softirq)
         self._note(now, driver, "driver")
         for process in driver.children(recursive=True):
-            works = any(name in _title(process) for name in WORKERS)
-            self._note(now, process, "workers" if works else self.roles.get(process.pid, "Ray"))
+            self._note(now, process, "workers" if _works(process) else self.roles.get(process.pid, "Ray"))
         for name, server in servers.items():
             for process in (server, *server.children(recursive=True)):
                 self._note(now, process, name)
@@ -134,7 +136,7 @@ def _memory(process: psutil.Process) -> int:
     return 0
 
 
-def _title(process: psutil.Process) -> str:
+def _works(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return str((process.cmdline() or [""])[0])
-    return ""
+        return any(name in (process.cmdline() or [""])[0] for name in WORKERS)
+    return False

@@ -19,13 +19,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import psutil
 
 from benchmarks._hot_path import ingest_costs, score_costs
 from benchmarks._peers import desispec_rate, spender_rate
-from benchmarks._processes import Ended, Peaks, run_stage
+from benchmarks._processes import Ended, run_stage
 from benchmarks._sky import SHARD_BYTES, Sky, require_room
 from pipeline import config as configuration
 from pipeline.servers import Servers
@@ -43,13 +44,13 @@ class Plan:
     """How much is measured."""
 
     quasars: int
-    copies: tuple[int, int]
+    copies: tuple[int, ...]  # pixel names of every coadd, for each size
     training: tuple[str, ...]
     peers: bool
 
 
 FULL = Plan(10_000, (5, 20), ("train.max_spectra=4096", "train.fit.segments=1"), peers=True)
-QUICK = Plan(1000, (1, 2), ("train.max_spectra=512", "train.fit.segments=1"), peers=False)
+QUICK = Plan(1000, (2,), ("train.max_spectra=512", "train.fit.segments=1"), peers=False)
 
 
 @dataclass(frozen=True)
@@ -86,22 +87,22 @@ def measure(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     """Run everything below ``folder``; returns the lines of the report and of the profile."""
     sky = Sky.simulated(folder, plan.quasars)
     require_room(folder, plan.quasars * sum(plan.copies) * SHARD_BYTES)
-    small, large = plan.copies
-    surveys = {"small": sky.copied("small", range(small)), "large": sky.copied("large", range(small, small + large))}
-    results, costs, profile, peers = [], {}, [], {}
+    results: list[Measured] = []
+    peers: dict[str, float] = {}
+    profile: list[str] = []
+    model_id = ""
     with _servers(folder) as settings:
-        for name, root in surveys.items():
-            path = _config(folder / f"{name}.toml", root, settings)
+        for count, end in zip(plan.copies, accumulate(plan.copies), strict=True):
+            name = f"copies-{count}"
+            path = _config(folder / f"{name}.toml", sky.copied(name, range(end - count, end)), settings)
             run_stage("plan", path, name, servers={})
             results.append(_stage("ingest", path, name))
-            if plan.peers and name == "large":
-                peers["desispec"] = desispec_rate(sky.coadds[: len(sky.coadds) // 2])
-            if name == "small":
+            if not model_id:
                 run_stage("train", path, name, *_set(plan.training), servers={})
                 model_id = _model(path, name)
             results.append(_stage("score", path, name, model_id))
-            if plan.peers and name == "large":
-                peers["spender"] = spender_rate()
+        if plan.peers:  # beside the last size
+            peers = {"desispec": desispec_rate(sky.coadds[: len(sky.coadds) // 2]), "spender": spender_rate()}
         costs = _costs(path, name, model_id, profile)
     return [*_table(results), *_peers(results, peers), *_by_role(results), *_breakdown(costs)], profile
 
@@ -211,17 +212,17 @@ def _table(results: list[Measured]) -> list[str]:
              "| whole command | commits | driver peak | largest worker peak | bytes passed / needed |",
              "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for one in results:
-        peaks: Peaks = one.whole.peaks
+        peaks = one.whole.peaks
         passed = f"{one.passed:.3f}" if one.passed else ""
         lines.append(f"| {one.stage} | {one.spectra:,} | {one.rate:,.0f} | {sum(one.costs.values()):.0f} "
                      f"| {one.others:.1f} | {one.whole.seconds:.1f} s | {one.commits} | {peaks.driver / 1e6:.0f} MB "
                      f"| {peaks.worker / 1e6:.0f} MB | {passed} |")  # fmt: skip
+    lines.append("")
     for stage in ("ingest", "score"):
-        small, large = (one.whole.peaks for one in results if one.stage == stage)
-        lines.append(f"\n{stage}: peak of the larger over the smaller size: driver "
-                     f"{large.driver / max(small.driver, 1):.2f}, worker {large.worker / max(small.worker, 1):.2f}; "
-                     + "; ".join(f"{name} {len(held)} processes, {max(held.values()) / 1e6:.0f} MB"
-                                 for name, held in large.workers.items()))  # fmt: skip
+        peaks_of_sizes = [one.whole.peaks for one in results if one.stage == stage]
+        small, large = peaks_of_sizes[0], peaks_of_sizes[-1]
+        lines.append(f"{stage}: peak memory, larger over smaller size: driver {large.driver / small.driver:.2f}, "
+                     f"worker {large.worker / small.worker:.2f} ({large.count} workers)\n")  # fmt: skip
     return lines
 
 
