@@ -72,13 +72,13 @@ def apply(rng: np.random.Generator, arms: list[Arm], hurt: Hurt) -> Array:
     total = np.zeros(len(hurt.label))
     for row in np.flatnonzero(hurt.label != "").tolist():
         for arm in arms:
-            delta = _signal(rng, arm, row, str(hurt.label[row]), float(hurt.strength[row]), hurt.params[row])
+            delta = signal(rng, arm, row, str(hurt.label[row]), float(hurt.strength[row]), hurt.params[row])
             total[row] += float(np.sum(arm.ivar[row] * delta * delta))
             arm.flux[row] += delta
     return np.sqrt(total)
 
 
-def _signal(rng: np.random.Generator, arm: Arm, row: int, label: str, strength: float, params: dict[str, Any]) -> Flux:
+def signal(rng: np.random.Generator, arm: Arm, row: int, label: str, strength: float, params: dict[str, Any]) -> Flux:
     """What an artefact of a row adds to an arm's flux [W]; may lower the ivar."""
     wave, flux, ivar = arm.wavelength, arm.flux[row], arm.ivar[row]
     sigma = np.sqrt(1 / np.maximum(ivar, 1e-6))

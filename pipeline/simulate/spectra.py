@@ -50,7 +50,7 @@ def draw_spectra(rng: np.random.Generator, plan: PixelPlan, anomaly_fraction: fl
     label, params = targets.kind.astype("U24"), [dict[str, Any]() for _ in range(n)]
     for start in range(0, n_quasars, BLOCK):
         block = np.arange(start, min(start + BLOCK, n_quasars))
-        flux[block], notes, is_bal = _render(rng, quasars.rows(block))
+        flux[block], notes, is_bal = render(rng, quasars.rows(block))
         label[block[is_bal]] = "bal"
         for row, note in zip(block.tolist(), notes, strict=True):
             params[row] = note
@@ -68,7 +68,7 @@ def draw_spectra(rng: np.random.Generator, plan: PixelPlan, anomaly_fraction: fl
     return Spectra(targets, flux, label, anomaly, strength, params, z_seen, difference)
 
 
-def _render(rng: np.random.Generator, quasars: Quasars) -> tuple[Flux, list[dict[str, Any]], NDArray[np.bool_]]:
+def render(rng: np.random.Generator, quasars: Quasars) -> tuple[Flux, list[dict[str, Any]], NDArray[np.bool_]]:
     """Spectra [B, L] of quasars with absorption, notes on each, and which have broad absorption lines."""
     flux = emission(quasars)
     systems = absorption.absorb_intervening(rng, flux, quasars.z)
