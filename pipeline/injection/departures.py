@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.desi.grid import ARMS
+from pipeline.desi.grid import WAVELENGTH_START, WAVELENGTH_STEP
 from pipeline.simulate import anomalies, artefacts
 from pipeline.simulate.instrument import Arm
 from pipeline.simulate.quasars import Quasars
@@ -39,6 +39,12 @@ class Departure:
     replaces: bool  # the new spectrum is ``delta`` alone
     z_seen: float  # redshift that the fitter is led to
     params: dict[str, Any] = field(default_factory=dict)
+
+
+def pixels(arm: Arm) -> slice:
+    """Where an arm, or the part of one, lies on the native grid."""
+    first = round((float(arm.wavelength[0]) - WAVELENGTH_START) / WAVELENGTH_STEP)
+    return slice(first, first + len(arm.wavelength))
 
 
 def allowed(name: str, z: float) -> bool:
@@ -73,7 +79,7 @@ def depart(
     made = anomalies.make(rng, name, flux_L[None, :], quasar)
     replaces = name in REPLACED
     change_L = made.flux[0] if replaces else made.flux[0] - flux_L
-    delta = {arm.name: change_L[ARMS[arm.name]] * arm.gain[0] for arm in arms}
+    delta = {arm.name: change_L[pixels(arm)] * arm.gain[0] for arm in arms}
     most = 3.0 if name in ADDED or replaces else 1.0
     return Departure(delta, most, replaces, made.z_seen, made.params)
 

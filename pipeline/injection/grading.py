@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.grid import N_OBSERVED, STEP, bin_of_pixel
-from pipeline.desi.grid import ARMS
-from pipeline.injection.departures import Departure
+from pipeline.injection.departures import Departure, pixels
 from pipeline.simulate.instrument import Arm
 
 Array = NDArray[np.float64]
@@ -37,7 +36,7 @@ class Yardstick:
         bins, weight_O, pull_O, total = bin_of_pixel(), np.zeros(N_OBSERVED), np.zeros(N_OBSERVED), 0.0
         for arm in arms:
             ivar, delta = arm.ivar[0].astype(np.float64), departure.delta[arm.name].astype(np.float64)
-            where = bins[ARMS[arm.name]] if len(delta) == _width(arm.name) else _bins_of(arm)
+            where = bins[pixels(arm)]
             weight_O += np.bincount(where, ivar, N_OBSERVED)
             pull_O += np.bincount(where, ivar * delta, N_OBSERVED)
             total += float(np.sum(ivar * delta * delta))
@@ -45,17 +44,6 @@ class Yardstick:
         normal_KK += RIDGE * max(normal_KK.diagonal().max(), 1e-30) * np.eye(len(normal_KK))
         right_K = basis_OK.T @ pull_O
         return float(np.sqrt(max(total - right_K @ np.linalg.solve(normal_KK, right_K), 0.0)))
-
-
-def _width(name: str) -> int:
-    span = ARMS[name]
-    return int(span.stop - span.start)
-
-
-def _bins_of(arm: Arm) -> NDArray[np.int64]:
-    """Log bins of an arm that is only part of its usual range."""
-    first = round((float(arm.wavelength[0]) - 3600.0) / 0.8)
-    return bin_of_pixel()[first : first + len(arm.wavelength)]
 
 
 def inject(arms: list[Arm], departure: Departure, factor: float) -> None:
