@@ -14,6 +14,8 @@ from pipeline.desi.coadd import read_coadd
 from pipeline.shards import ROW_GROUP, SCALARS, build_table, write_shard
 from pipeline.stores.objects import ObjectStore
 
+FIBERS = ("fiber", "night")  # lists that go with the small columns: fibers of one petal or night are judged together
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -46,7 +48,7 @@ def ingest_chunk(survey: ObjectStore, shards: ObjectStore, chunk: Chunk) -> Inge
     return IngestResult(
         chunk.chunk_id,
         chunk.shard if table.num_rows else None,
-        _with_place(table.select(SCALARS), chunk.shard),
+        _with_place(table.select([*SCALARS, *FIBERS]), chunk.shard),
         rows.missing,
         detail if len(rows.missing) else "",
         rows.bytes_read,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,21 @@ from pipeline.stores.postgres import Connection, Cursor, copy_upsert, fetch_tabl
 CALIBRATED = {  # columns that calibrate writes
     "anomaly_score": pa.float64(),
     "p_value": pa.float64(),
+    "q_value": pa.float64(),
     "rank": pa.int32(),
     "extrapolated": pa.bool_(),
     "global_surprise": pa.float32(),
     "emission_surprise": pa.float32(),
     "absorption_surprise": pa.float32(),
     "density_surprise": pa.float32(),
+    "blend_surprise": pa.float32(),
+    "instrument_surprise": pa.float32(),
+    "redshift_surprise": pa.float32(),
+    "verdict": pa.string(),
+    "artefact_probability": pa.float32(),
+    "why": pa.string(),  # JSON
+    "explanation": pa.string(),
+    "disagreement": pa.float32(),  # null: ranks are new, and what was compared were the old ones
 }
 
 
@@ -76,42 +85,64 @@ def write_calibration(conn: Connection, model_id: str, rows: pa.Table) -> None:
     Raises:
         RunError: ``rows`` are not exactly the partition's spectra.
     """
+    with transaction(conn) as cur:
+        _rewrite(cur, model_id, rows.select(["spectrum_id", *CALIBRATED]), sql.SQL("c.rank"))
+
+
+def write_disagreement(conn: Connection, rows: Mapping[str, pa.Table]) -> None:
+    """Write how far compared models disagree, over each one's whole partition, all in one transaction.
+
+    Args:
+        conn: connection.
+        rows: model → Arrow table (spectrum_id, disagreement), one row for each of its partition's.
+
+    Raises:
+        RunError: the rows of a model are not exactly its partition's spectra.
+    """
+    with transaction(conn) as cur:
+        for model_id in sorted(rows):  # always in the same order: two at once cannot wait for each other
+            _rewrite(cur, model_id, rows[model_id].select(["spectrum_id", "disagreement"]), sql.SQL("s.rank"))
+
+
+def _rewrite(cur: Cursor, model_id: str, rows: pa.Table, order: sql.Composable) -> None:
     old = sql.Identifier(partition(model_id))
     new = sql.Identifier(f"{partition(model_id)}_new")
-    with transaction(conn) as cur:
-        cur.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(old))
-        staging = stage(cur, "scores", rows.select(["spectrum_id", *CALIBRATED]))
-        cur.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(staging)))
-        cur.execute(
-            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING COMMENTS, CHECK (model_id = {}))").format(
-                new, old, sql.Literal(model_id)
-            )
+    cur.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(old))
+    staging = stage(cur, "scores", rows)
+    cur.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(staging)))
+    cur.execute(
+        sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING COMMENTS, CHECK (model_id = {}))").format(
+            new, old, sql.Literal(model_id)
         )
-        _fill(cur, old, new, staging)
-        written = cur.rowcount
-        cur.execute(sql.SQL("SELECT count(*) FROM {}").format(old))
-        total = int(scalar(cur))
-        if not written == total == rows.num_rows:
-            raise RunError(
-                f"calibration of model {model_id} covers {written} of its {total} scores (given {rows.num_rows}); "
-                "calibrate again, and let no other run score with this model meanwhile"
-            )
-        _swap(cur, model_id, old, new)
+    )
+    _fill(cur, old, new, staging, frozenset(rows.column_names[1:]), order)
+    written = cur.rowcount
+    cur.execute(sql.SQL("SELECT count(*) FROM {}").format(old))
+    total = int(scalar(cur))
+    if not written == total == rows.num_rows:
+        raise RunError(
+            f"calibration of model {model_id} covers {written} of its {total} scores (given {rows.num_rows}); "
+            "calibrate again, and let no other run score with this model meanwhile"
+        )
+    _swap(cur, model_id, old, new)
 
 
-def _fill(cur: Cursor, old: sql.Identifier, new: sql.Identifier, staging: str) -> None:
+def _fill(
+    cur: Cursor, old: sql.Identifier, new: sql.Identifier, staging: str, given: Set[str], order: sql.Composable
+) -> None:
     cur.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'scores'::regclass AND attnum > 0 AND NOT attisdropped"
     )
     names = [name for (name,) in cur.fetchall()]
-    sources = [sql.Identifier("c" if name in CALIBRATED else "s", name) for name in names]
+    sources = [sql.Identifier("c" if name in given else "s", name) for name in names]
     cur.execute(
-        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s JOIN {} c USING (spectrum_id) ORDER BY c.rank").format(
+        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s JOIN {} c USING (spectrum_id) ORDER BY {}").format(
             new,
             sql.SQL(", ").join(map(sql.Identifier, names)),
             sql.SQL(", ").join(sources),
             old,
             sql.Identifier(staging),
+            order,
         )
     )
 
@@ -122,6 +153,8 @@ def _swap(cur: Cursor, model_id: str, old: sql.Identifier, new: sql.Identifier) 
         "ALTER TABLE {new} ADD PRIMARY KEY (spectrum_id, model_id)",
         "CREATE INDEX ON {new} (rank)",
         "CREATE INDEX ON {new} (anomaly_score)",
+        "CREATE INDEX ON {new} (verdict, rank) WHERE verdict IS NOT NULL",
+        "CREATE INDEX ON {new} (q_value) WHERE q_value IS NOT NULL",
         "ALTER TABLE scores DETACH PARTITION {old}",
         "DROP TABLE {old}",
         "ALTER TABLE {new} RENAME TO {old}",
@@ -147,6 +180,18 @@ def read_scores(conn: Connection, model_id: str, *, columns: Sequence[str] = ("*
         return fetch_table(
             cur,
             f"SELECT {what} FROM scores JOIN spectra USING (spectrum_id) WHERE model_id = %s ORDER BY spectrum_id",
+            (model_id,),
+        )
+
+
+def read_scores_of(conn: Connection, model_id: str, spectrum_id: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    """Return a model's scores of some spectra joined with those spectra, in the order of spectrum_id."""
+    with transaction(conn) as cur:
+        wanted = stage(cur, "spectra", pa.table({"spectrum_id": pa.array(spectrum_id, pa.int64())}))
+        return fetch_table(
+            cur,
+            f"SELECT {sql.SQL(', ').join(map(sql.Identifier, columns)).as_string(cur)} FROM {wanted} "
+            "JOIN scores USING (spectrum_id) JOIN spectra USING (spectrum_id) WHERE model_id = %s ORDER BY spectrum_id",
             (model_id,),
         )
 

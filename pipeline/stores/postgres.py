@@ -178,7 +178,7 @@ def scalar(cur: Cursor) -> Any:
 
 
 def copy_rows(cur: Cursor, table: str, rows: pa.Table) -> None:
-    """COPY an Arrow table into the columns of the same names; NaN becomes NULL."""
+    """COPY an Arrow table into the columns of the same names; NaN becomes NULL, lists become arrays."""
     if rows.num_rows:
         columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(table), columns)
@@ -276,5 +276,7 @@ _ARROW = {  # OIDs of PostgreSQL's built-in types (src/include/catalog/pg_type.d
     23: pa.int32(),
     700: pa.float32(),
     701: pa.float64(),
+    1007: pa.list_(pa.int32()),
+    1021: pa.list_(pa.float32()),
     1184: pa.timestamp("us", "UTC"),
 }

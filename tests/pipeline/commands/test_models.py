@@ -60,7 +60,8 @@ def store(conn: Connection, milvus_lite_uri: str) -> Iterator[VectorStore]:
             catalog.upsert_scores(cur, model, pa.table({"spectrum_id": np.array([1])}))
         values = {"rank": pa.array([1], pa.int32()), "extrapolated": pa.array([False])}
         columns = {
-            name: values[name] if name in values else pa.array([0.5], kind) for name, kind in catalog.CALIBRATED.items()
+            name: values[name] if name in values else pa.array([None if pa.types.is_string(kind) else 0.5], kind)
+            for name, kind in catalog.CALIBRATED.items()
         }
         catalog.write_calibration(conn, model, pa.table({"spectrum_id": pa.array([1], pa.int64()), **columns}))
         opened.ensure_collection(model, 4)

@@ -70,6 +70,7 @@ def test_unknown_position_is_null_and_flagged(
     spectra = ingest_chunk(survey, workspace, chunk).spectra.to_pydict()
     assert spectra["ra"] == [None, 1.0]
     assert spectra["ebv"] == [None, None]
+    assert spectra["fiber"] == spectra["night"] == [[], []]
     assert spectra["quality"] == [Quality.NO_POSITION | Quality.NO_EXPOSURES, Quality.NO_EXPOSURES]
 
 

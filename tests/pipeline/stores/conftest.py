@@ -52,6 +52,8 @@ def calibration() -> Callable[..., pa.Table]:
         rank = np.empty(len(score_B), np.int32)
         rank[np.argsort(-score_B)] = np.arange(1, len(score_B) + 1)
         known = {"anomaly_score": score_B, "p_value": 1 - score_B, "rank": rank, "extrapolated": score_B > 0.9}
+        texts = {name: ["{}"] * len(score_B) for name, kind in catalog.CALIBRATED.items() if pa.types.is_string(kind)}
+        known |= texts
         columns = {name: pa.array(known.get(name, score_B), kind) for name, kind in catalog.CALIBRATED.items()}
         return pa.table({"spectrum_id": pa.array(spectrum_id, pa.int64()), **columns})
 
@@ -80,6 +82,8 @@ def spectra_of() -> Callable[..., pa.Table]:
             "shard": pa.repeat(chunk.shard, n),
             "row_group": np.zeros(n, np.int32),
             "row": np.arange(n, dtype=np.int32),
+            "fiber": pa.array([[i, i + 500] for i in range(n)], pa.list_(pa.int32())),
+            "night": pa.array([[20210204, 20210205]] * n, pa.list_(pa.int32())),
         }
         for name, values in extra.items():
             targets = targets.append_column(name, pa.array(values) if isinstance(values, np.ndarray) else values)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from numpy.typing import NDArray
 
@@ -94,7 +95,11 @@ def test_the_new_partition_is_like_any_other(
         cur.execute("SELECT relname FROM pg_class WHERE relname ~ '^scores_m1' AND relkind = 'r'")
         assert cur.fetchall() == [("scores_m1",)]
         cur.execute("SELECT count(*) FROM pg_index WHERE indrelid = 'scores_m1'::regclass")
-        assert scalar(cur) == 3
+        assert scalar(cur) == 5
+        cur.execute(
+            "SELECT count(*) FROM pg_inherits WHERE inhparent IN ('scores_verdict'::regclass, 'scores_q'::regclass)"
+        )
+        assert scalar(cur) == 4  # of two models each: the parent's own
         cur.execute("SELECT count(*) FROM pg_constraint WHERE conrelid = 'scores_m1'::regclass AND contype = 'c'")
         assert scalar(cur) == 0
     rows = catalog.read_scores(conn, "m1", columns=["spectrum_id", "density", "rank"]).to_pylist()
@@ -159,6 +164,99 @@ def test_the_top_of_the_catalog_is_read_from_an_index(
     assert "Sort" not in plan
     (other,) = [line for line in plan.splitlines() if " on scores_m1 " in line]
     assert "never executed" in other
+
+
+def test_lists_come_back_as_they_were(conn: Connection, ids: NDArray[np.int64]) -> None:
+    windows = np.arange(15 * N, dtype=np.float32).reshape(N, 15) / 7
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(windows.reshape(-1)), 15)
+    features = pa.array([[1.5, -2e-30]] + [None] * (N - 1), pa.list_(pa.float32()))
+    rows = pa.table({"spectrum_id": ids, "windows": lists, "features": features})
+    with transaction(conn) as cur:
+        catalog.upsert_scores(cur, "m1", rows)
+    columns = ("spectrum_id", "windows", "features", "fiber", "night")
+    found = catalog.read_scores_of(conn, "m1", ids[3::-1], columns)
+    place = {key: at for at, key in enumerate(ids.tolist())}
+    assert found["spectrum_id"].to_pylist() == sorted(ids[:4].tolist())
+    for row in found.to_pylist():
+        at = place[row["spectrum_id"]]
+        assert np.array_equal(np.float32(row["windows"]), windows[at])
+        assert row["fiber"] == [at, at + 500]
+        assert row["night"] == [20210204, 20210205]
+        assert (row["features"] is None) == (at != 0)
+
+
+def test_disagreement_is_written_beside_all_else(
+    conn: Connection, ids: NDArray[np.int64], calibration: Calibration
+) -> None:
+    for model in ("m1", "m2"):
+        catalog.write_calibration(conn, model, calibration(ids, np.linspace(0, 1, N)))
+    before = catalog.read_scores(conn, "m1").drop_columns("disagreement")
+    value = np.where(np.arange(N) == 3, -4.5, 0.0).astype(np.float32)
+    rows = pa.table({"spectrum_id": ids, "disagreement": value})
+    catalog.write_disagreement(conn, {"m2": rows, "m1": rows})
+    after = catalog.read_scores(conn, "m1")
+    assert after.drop_columns("disagreement").equals(before)
+    flagged = after.filter(pa.compute.not_equal(after["disagreement"], 0.0))
+    assert flagged["spectrum_id"].to_pylist() == [ids[3]]
+    with pytest.raises(RunError, match=f"covers 3 of its {N} scores"):
+        catalog.write_disagreement(conn, {"m1": rows.slice(0, 3)})
+    with transaction(conn) as cur:  # scored again: what was compared is no longer so
+        catalog.upsert_scores(cur, "m2", pa.table({"spectrum_id": ids[3:4], "density": np.float32([1])}))
+    assert catalog.read_scores(conn, "m2", columns=["disagreement"])["disagreement"].null_count == 1
+
+
+def test_candidates_are_found_by_their_verdict_and_by_q(
+    conn: Connection, ids: NDArray[np.int64], calibration: Calibration
+) -> None:
+    many = np.arange(5_000)
+    with transaction(conn) as cur:
+        cur.execute(
+            """INSERT INTO spectra (spectrum_id, targetid, coadd, z, chunk_id, shard, row_group, row)
+               SELECT i, i, 'x', 1, 'x', 'x', 0, 0 FROM generate_series(0, 4999) i"""
+        )
+        catalog.upsert_scores(cur, "m1", pa.table({"spectrum_id": many}))
+    rows = calibration(np.concatenate([ids, many]), np.linspace(0, 1, N + len(many)))
+    verdict = pa.array([None] * len(many) + ["physical"] * N, pa.string())
+    rows = rows.set_column(rows.column_names.index("verdict"), "verdict", verdict)
+    catalog.write_calibration(conn, "m1", rows)
+    registry.promote(conn, "m1")
+    for condition, index in (("verdict = 'physical' ORDER BY rank", "verdict_rank"), ("q_value < 0.001", "q_value")):
+        with transaction(conn) as cur:
+            cur.execute(f"EXPLAIN SELECT targetid FROM anomaly_catalog WHERE {condition} LIMIT 10")
+            plan = "\n".join(line for (line,) in cur.fetchall())
+        assert f"scores_m1_new_{index}_idx" in plan, plan
+
+
+def test_a_database_with_scores_can_be_brought_up_to_date(conn: Connection) -> None:
+    """From the tables of before verdicts, with rows, grants and somebody's own view of the catalog."""
+    steps = postgres.migrations()
+    with transaction(conn) as cur:
+        cur.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    postgres.migrate(conn, steps[:4])
+    with transaction(conn) as cur:
+        cur.execute(
+            """INSERT INTO spectra (spectrum_id, targetid, coadd, z, chunk_id, shard, row_group, row)
+               VALUES (1, 11, 'x', 2.5, 'x', 'x', 0, 0);
+               INSERT INTO models VALUES ('m1', 'r', 'ready', '', 'c', '', '{}');
+               INSERT INTO promotion (model_id) VALUES ('m1');
+               CREATE TABLE scores_m1 PARTITION OF scores FOR VALUES IN ('m1');
+               INSERT INTO scores (model_id, spectrum_id, density, rank, anomaly_score) VALUES ('m1', 1, 7, 1, 3.5);
+               CREATE VIEW mine AS SELECT * FROM anomaly_catalog WHERE z > 2"""
+        )
+    postgres.migrate(conn)
+    with transaction(conn) as cur:
+        cur.execute("SELECT targetid, rank, density, q_value, verdict, why, windows, fiber FROM anomaly_catalog")
+        assert cur.fetchall() == [(11, 1, 7.0, None, None, None, None, None)]
+        cur.execute("SELECT targetid FROM mine")
+        assert scalar(cur) == 11
+        cur.execute("SELECT has_table_privilege('skysift_reader', 'anomaly_catalog', 'SELECT')")
+        assert scalar(cur) is True
+    values = {name: pa.array([None], kind) for name, kind in catalog.CALIBRATED.items()}
+    values |= {"rank": pa.array([1], pa.int32()), "why": pa.array(['{"drove": "blend"}'])}
+    catalog.write_calibration(conn, "m1", pa.table({"spectrum_id": pa.array([1], pa.int64()), **values}))
+    with transaction(conn) as cur:
+        cur.execute("SELECT why ->> 'drove' FROM anomaly_catalog")
+        assert scalar(cur) == "blend"
 
 
 def test_a_hash_collision_is_caught(

@@ -1,0 +1,83 @@
+-- What makes scores worth believing: false discovery rates, verdicts and their reasons, a second light source,
+-- the instrument, another redshift, and how far several models disagree. Older rows keep what they have: the new
+-- columns are null until their spectra are ingested, scored and calibrated again.
+
+ALTER TABLE spectra
+    ADD COLUMN fiber integer[],
+    ADD COLUMN night integer[];
+COMMENT ON COLUMN spectra.fiber IS 'Fiber of each exposure, 0 to 4999; fiber / 500 is the petal';
+COMMENT ON COLUMN spectra.night IS 'Night of each exposure, YYYYMMDD, in the order of fiber';
+
+ALTER TABLE scores
+    ADD COLUMN blend                real,
+    ADD COLUMN blend_kind           text,
+    ADD COLUMN blend_z              real,
+    ADD COLUMN instrument           real,
+    ADD COLUMN instrument_kind      text,
+    ADD COLUMN redshift_gain        real,
+    ADD COLUMN redshift_other       real,
+    ADD COLUMN windows              real[],
+    ADD COLUMN features             real[],
+    ADD COLUMN q_value              double precision,
+    ADD COLUMN blend_surprise       real,
+    ADD COLUMN instrument_surprise  real,
+    ADD COLUMN redshift_surprise    real,
+    ADD COLUMN verdict              text,
+    ADD COLUMN artefact_probability real,
+    ADD COLUMN why                  jsonb,
+    ADD COLUMN explanation          text,
+    ADD COLUMN disagreement         real;
+-- Partial: rows are null there while they are scored, and most have no verdict ever, so neither index costs that much.
+CREATE INDEX scores_verdict ON scores (verdict, rank) WHERE verdict IS NOT NULL;
+CREATE INDEX scores_q ON scores (q_value) WHERE q_value IS NOT NULL;
+COMMENT ON COLUMN scores.blend IS 'Evidence of a second light source on the fiber: the best template of a star, galaxy, quasar or supernova over the residual, sigma';
+COMMENT ON COLUMN scores.blend_kind IS 'Name of that template';
+COMMENT ON COLUMN scores.blend_z IS 'Its redshift';
+COMMENT ON COLUMN scores.instrument IS 'Evidence of an instrumental fault: the best instrument template over the residual, sigma';
+COMMENT ON COLUMN scores.instrument_kind IS 'Name of that template';
+COMMENT ON COLUMN scores.redshift_gain IS 'Evidence that another redshift fits better than the catalogued one, sigma';
+COMMENT ON COLUMN scores.redshift_other IS 'That redshift';
+COMMENT ON COLUMN scores.windows IS 'The five strongest windows of the residual that do not overlap, three numbers each: sigma (negative: absorption; 0: no more windows), centre (observed vacuum wavelength, Å), width (km/s)';
+COMMENT ON COLUMN scores.features IS 'What the verdict is made from (pipeline.verdicts.features.FEATURES, in that order); null for spectra that are not suspicious';
+COMMENT ON COLUMN scores.q_value IS 'False discovery rate of a list that ends with this spectrum, over the whole survey; null until calibrated';
+COMMENT ON COLUMN scores.blend_surprise IS 'Negative natural log of the p-value of blend alone; null until calibrated';
+COMMENT ON COLUMN scores.instrument_surprise IS 'The same of instrument';
+COMMENT ON COLUMN scores.redshift_surprise IS 'The same of redshift_gain';
+COMMENT ON COLUMN scores.verdict IS 'What the anomaly is most likely: sky_residual, arm_step, spike, bad_column, fiber_group, wrong_redshift, star_or_blend or physical; null for spectra that are no candidates';
+COMMENT ON COLUMN scores.artefact_probability IS 'Probability, 0 to 1, that the anomaly is made by the instrument or the reduction; null for spectra that are no candidates';
+COMMENT ON COLUMN scores.why IS 'Why it is anomalous: its windows, the lines they may be, the score that drove it and its nearest normal look-alikes (schema in docs/catalog.md); null for spectra that are no candidates';
+COMMENT ON COLUMN scores.explanation IS 'The same in one plain sentence';
+COMMENT ON COLUMN scores.disagreement IS 'How far the models disagree: largest difference of -ln p between this model and the others compared with it, nat; negative: the others find it stranger; null until models are compared';
+
+-- Replaced, not dropped: grants and other people's views of it stay, so the new columns come after the old ones.
+CREATE OR REPLACE VIEW anomaly_catalog AS
+SELECT spectrum_id, targetid, coadd, survey, program, healpix, ra, dec, z, snr,
+       anomaly_score, p_value, rank, extrapolated,
+       global_surprise, emission_surprise, absorption_surprise, density_surprise,
+       chi2_reduced, global_score,
+       local_emission, emission_wavelength, emission_width,
+       local_absorption, absorption_wavelength, absorption_width,
+       density, n_pixels, in_training, ebv, zerr, zwarn, quality, model_id,
+       q_value, verdict, artefact_probability, explanation, why,
+       blend_surprise, instrument_surprise, redshift_surprise,
+       blend, blend_kind, blend_z, instrument, instrument_kind, redshift_gain, redshift_other,
+       windows, disagreement, fiber, night
+FROM scores JOIN spectra USING (spectrum_id)
+WHERE model_id = (SELECT model_id FROM promotion);
+DO $$
+DECLARE name text; text_ text;
+BEGIN
+    FOR name, text_ IN
+        SELECT DISTINCT ON (v.attname) v.attname, col_description(t.attrelid, t.attnum)
+        FROM pg_attribute v JOIN pg_attribute t ON t.attname = v.attname AND t.attnum > 0
+        WHERE v.attrelid = 'anomaly_catalog'::regclass AND v.attnum > 0
+          AND t.attrelid IN ('spectra'::regclass, 'scores'::regclass)
+        ORDER BY v.attname, t.attrelid = 'scores'::regclass
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN anomaly_catalog.%I IS %L', name, text_);
+    END LOOP;
+    -- A role that may not make roles has made none (0004): then there is nobody to grant to.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'skysift_reader') THEN
+        GRANT SELECT ON anomaly_catalog TO skysift_reader;
+    END IF;
+END $$;
