@@ -22,6 +22,7 @@ _VERBS = {
     "train": ("pipeline.commands.stages:train", "Fit the variational autoencoder."),
     "score": ("pipeline.commands.stages:score", "Score and embed every spectrum."),
     "calibrate": ("pipeline.commands.stages:calibrate", "Turn scores into p-values and ranks."),
+    "evaluate": ("pipeline.commands.evaluate:evaluate", "Inject known departures: completeness of the survey."),
     "report": ("pipeline.commands.stages:report", "Summarise the run here and as an HTML page."),
     "status": ("pipeline.commands.status:status", "Say what is done, empty, failed and why."),
     "models": ("pipeline.commands.models:models", "List, show, promote, roll back and delete models."),

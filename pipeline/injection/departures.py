@@ -5,13 +5,16 @@ Shapes: L=7781 native pixels; W pixels of an arm. Flux in 1e-17 erg/s/cm²/Å, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.desi.grid import WAVELENGTH_START, WAVELENGTH_STEP
+from pipeline.errors import ConfigError
 from pipeline.simulate import anomalies, artefacts
 from pipeline.simulate.instrument import Arm
 from pipeline.simulate.quasars import Quasars
@@ -39,6 +42,20 @@ class Departure:
     replaces: bool  # the new spectrum is ``delta`` alone
     z_seen: float  # redshift that the fitter is led to
     params: dict[str, Any] = field(default_factory=dict)
+
+
+def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes named, all where none is.
+
+    Raises:
+        ConfigError: there is no such class.
+    """
+    for name in names:
+        if name not in CLASSES:
+            near = get_close_matches(name, CLASSES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"classes: {', '.join(CLASSES)}"
+            raise ConfigError(f"there is no class {name} to inject; {hint}")
+    return tuple(dict.fromkeys(names)) or CLASSES
 
 
 def pixels(arm: Arm) -> slice:

@@ -43,7 +43,7 @@ class Yardstick:
         normal_KK = (basis_OK * weight_O[:, None]).T @ basis_OK
         normal_KK += RIDGE * max(normal_KK.diagonal().max(), 1e-30) * np.eye(len(normal_KK))
         right_K = basis_OK.T @ pull_O
-        return float(np.sqrt(max(total - right_K @ np.linalg.solve(normal_KK, right_K), 0.0)))
+        return float(np.sqrt(max(total - float(right_K @ np.linalg.solve(normal_KK, right_K)), 0.0)))
 
 
 def inject(arms: list[Arm], departure: Departure, factor: float) -> None:

@@ -26,15 +26,19 @@ def report(session: Session) -> Path:
     run, model_id = contents.facts.run, contents.facts.model_id or ""
     runs.record_metrics(session.conn, run, "report", measure(contents.catalog), model_id=model_id)
     text = render(replace(contents, metrics=data.metrics(session.conn, run, model_id)))
-    return _write(session.config.workspace / "reports" / run / "report.html", text)
+    return write_file(session.config.workspace / "reports" / run / "report.html", text.encode())
 
 
-def _write(path: Path, text: str) -> Path:
-    """Under a temporary name first: a reader sees the old page or the new one."""
+def write_file(path: Path, data: bytes) -> Path:
+    """Write under a temporary name first: a reader sees the old file or the new one.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     draft = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(data)
         os.replace(draft, path)
     except OSError as error:
         raise StoreError(f"cannot write the report {path}: {error.strerror}; free or change the workspace") from None
