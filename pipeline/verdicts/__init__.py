@@ -1,0 +1,1 @@
+"""Verdicts on anomalies: artefact or astrophysics, of which kind, and why."""
