@@ -1,0 +1,99 @@
+"""How far a calibration can be believed: quality metrics of p-values and q-values, over the whole survey and in parts.
+
+Legend: N spectra.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Metrics = dict[str, float | tuple[float, str]]
+
+CELLS = 5  # along redshift and along S/N
+MIN_CELL = 100  # spectra in a cell whose distribution means something
+DR1 = 1_600_000  # quasar spectra of DESI DR1: the survey that look-elsewhere statements are made for
+LEVELS = (0.05, 0.1)  # false discovery rates that lists are cut at
+CELL = "p-values in cell z {} S/N {}: distance from uniform"
+_P_VALUES = (0.01, 0.1, 0.5)
+
+
+def discoveries(p_value: Floats, q_value: Floats) -> Metrics:
+    """Count what is found at each false discovery rate, and beyond the whole survey's look-elsewhere effect.
+
+    Args:
+        p_value: float64 [N], NaN where there is none.
+        q_value: float64 [N], likewise.
+    """
+    known = np.isfinite(p_value)
+    total = int(known.sum())
+    found = {f"spectra with q < {level:g}": (int((q_value < level).sum()), "spectra") for level in LEVELS}
+    lowest = float(p_value[known].min()) if total else float("nan")
+    return found | {
+        "spectra with p < 0.05 / survey": (int((p_value < 0.05 / max(total, 1)).sum()), "spectra"),
+        "smallest p-value": lowest,
+        "normal spectra in 1.6 million with so small a p-value": (lowest * DR1, "spectra"),
+    }
+
+
+def look_elsewhere(p_value: Floats, q_value: Floats) -> str:
+    """Say in one sentence what is left of the list once the number of spectra looked at is counted."""
+    known = p_value[np.isfinite(p_value)]
+    if not len(known):
+        return "no spectrum has a p-value"
+    kept = int((q_value < LEVELS[0]).sum())
+    strict = int((known < 0.05 / len(known)).sum())
+    lowest = float(known.min())
+    return (
+        f"{kept:,} with q < {LEVELS[0]:g}, of which {LEVELS[0]:.0%} may be normal; {strict:,} with a 5% chance of any "
+        f"normal one among {len(known):,}; the smallest p-value, {lowest:.1e}, would come {lowest * DR1:.2g} times in "
+        "1.6 million normal spectra"
+    )
+
+
+def uniformity(p_value: Floats, z: Floats, snr: Floats, training: Mask, calibration: Mask) -> Metrics:
+    """Measure how uniform p-values are: in training apart from the rest, and in cells of redshift and S/N.
+
+    Cells hold equally many spectra that neither trained nor calibrated the model; where those are too few, all
+    spectra that did not train it. Distances are Kolmogorov and Smirnov's. Anomalies, too, keep them from 0.
+
+    Args:
+        p_value, z, snr: float64 [N].
+        training: the model was trained on the spectrum, bool [N].
+        calibration: the p-values were calibrated by it, bool [N].
+    """
+    known = np.isfinite(p_value) & np.isfinite(z) & np.isfinite(snr)
+    fresh = known & ~training & ~calibration
+    groups = {"trained on": known & training, "calibrated by": known & calibration, "neither": fresh}
+    done: Metrics = {}
+    for name, members in groups.items():
+        done[f"{name}: spectra"] = (int(members.sum()), "spectra")
+        done[f"{name}: p-values' distance from uniform"] = distance(p_value[members])
+        for level in _P_VALUES:
+            done[f"{name}: share with p < {level:g}"] = (
+                float(np.mean(p_value[members] < level)) if members.any() else float("nan")
+            )
+    tested = fresh if fresh.sum() >= CELLS**2 * MIN_CELL else known & ~training
+    return done | _cells(p_value[tested], z[tested], snr[tested])
+
+
+def _cells(p_value: Floats, z: Floats, snr: Floats) -> Metrics:
+    found = np.full((CELLS, CELLS), np.nan)
+    for at, row in enumerate(np.array_split(np.argsort(z, kind="stable"), CELLS)):
+        for along, cell in enumerate(np.array_split(row[np.argsort(snr[row], kind="stable")], CELLS)):
+            if len(cell) >= MIN_CELL:
+                found[at, along] = distance(p_value[cell])
+    largest = float(np.nanmax(found)) if np.isfinite(found).any() else float("nan")
+    cells: Metrics = {CELL.format(i + 1, j + 1): float(found[i, j]) for i in range(CELLS) for j in range(CELLS)}
+    return {"p-values in 25 cells: largest distance from uniform": largest} | cells
+
+
+def distance(p_value: Floats) -> float:
+    """Return the largest distance of the cumulative distribution from a uniform one; NaN of fewer than ten."""
+    ordered = np.sort(p_value)
+    steps = np.arange(len(ordered) + 1) / max(len(ordered), 1)
+    if len(ordered) < 10:
+        return float("nan")
+    return float(max(np.max(steps[1:] - ordered), np.max(ordered - steps[:-1])))
