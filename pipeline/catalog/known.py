@@ -140,7 +140,10 @@ def _fits(stream: ByteStream, path: str, wanted: Set[str]) -> tuple[Block, str]:
             names = [name for name, column in hdu.columns.items() if column.kind != "-" and name in wanted]
             return _whole(read_rows(stream, hdu, names, path), names), _names(hdu.columns)
         first = first or (hdu if hdu.columns else None)
-        stream.skip(hdu.padded_bytes)
+        if stream.skip(hdu.padded_bytes) < hdu.data_bytes:
+            raise InputError(
+                f"{path}: truncated in HDU {hdu.name}; fetch the file again", "truncated"
+            )
     if first is None:
         raise InputError(f"{path}: it has no binary table", "bad_catalog")
     return {}, _names(first.columns)

@@ -48,7 +48,7 @@ def wilson(recovered: NDArray[np.integer], n: NDArray[np.integer], z: float = 1.
     share = recovered / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4.0 * n * n))
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)  # rounding apart
 
 
 def tabulate(objects: Objects, *, pooled: tuple[str, ...] = ("physical", "artefact")) -> pa.Table:

@@ -45,10 +45,13 @@ class Survey:
 
     @property
     def p_limit(self) -> float:
-        """The p-value up to which one more spectrum would have q < ``FALSE_DISCOVERY``."""
+        """The p-value up to which one more spectrum would be found at a false discovery rate of ``FALSE_DISCOVERY``.
+
+        With k found among m, that is α (k + 1)/(m + 1) at least (Benjamini & Hochberg 1995).
+        """
         p_value, q_value = self.column("p_value"), self.column("q_value")
         found = p_value[q_value < FALSE_DISCOVERY]
-        return max(float(found.max()) if len(found) else 0.0, FALSE_DISCOVERY / (len(p_value) + 1))
+        return max(float(found.max(initial=0.0)), FALSE_DISCOVERY * (len(found) + 1) / (len(p_value) + 1))
 
     def recovered(self, p_value: Floats) -> dict[str, NDArray[np.bool_]]:
         """Return which p-values are beyond each threshold."""

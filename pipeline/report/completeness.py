@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
+from pipeline.injection.completeness import ALL
+from pipeline.injection.hosts import CONTROL
 from pipeline.injection.recovery import THRESHOLDS
 from pipeline.report.style import BLUE, DENSITY, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, styled, tidy
 
 COLOURS: Final = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+FEWEST: Final = 5  # objects that a cell of a map must hold
 MAPPED: Final = "p<0.01"  # the threshold whose completeness the maps show
 AXES: Final = {"sigma": "significance, σ", "snr": "median S/N per 0.8 Å pixel", "z": "redshift"}
 _COLUMNS = 4
@@ -35,14 +38,18 @@ def _rows(table: pa.Table, cut: Sequence[str], **chosen: str) -> list[Row]:
 
 
 def _name(text: str) -> str:
-    return text.replace("_", " ")
+    return "untouched" if text == CONTROL else text.replace("_", " ")
+
+
+def _pooled(name: str) -> bool:
+    return name.startswith(ALL)
 
 
 @styled
 def curves(table: pa.Table, kind: str) -> Figure:
     """Draw completeness against significance, a panel a class of a kind and one for all of them."""
     found = _rows(table, ("sigma",), kind=kind)
-    names = sorted({row["class"] for row in found}, key=lambda name: (name.startswith("all_"), name))
+    names = sorted({row["class"] for row in found}, key=lambda name: (_pooled(name), name))
     thresholds = sorted({row["threshold"] for row in found}, key=THRESHOLDS.index)
     height = -(-max(len(names), 1) // _COLUMNS)
     figure = Figure(figsize=(8.4, 1.75 * height + 0.7))
@@ -53,7 +60,7 @@ def curves(table: pa.Table, kind: str) -> Figure:
             rows = [row for row in found if row["class"] == name and row["threshold"] == threshold]
             _curve(ax, rows, COLOURS[number % len(COLOURS)], 1.0 + 0.035 * (number - 1), threshold)
         n = sum(row["n"] for row in found if row["class"] == name and row["threshold"] == thresholds[0])
-        ax.set_title(f"{_name(name)}  ({n})", fontweight="bold" if name.startswith("all_") else "normal", pad=3)
+        ax.set_title(f"{_name(name)}  ({n})", fontweight="bold" if _pooled(name) else "normal", pad=3)
         _significance_axis(ax)
     for ax in grid.flat[len(names) :]:
         ax.set_visible(False)
@@ -91,7 +98,7 @@ def bands(table: pa.Table) -> Figure:
     """Draw maps of completeness: classes against significance, S/N and redshift, with the numbers in their cells."""
     chosen = {"threshold": MAPPED}
     classes = {(row["kind"], row["class"]) for row in _rows(table, (), **chosen) if row["kind"] != "catalog"}
-    names = [name for _, name in sorted(classes, key=lambda pair: (_KINDS.index(pair[0]), pair[1]))]
+    names = [name for _, name in sorted(classes, key=lambda p: (_KINDS.index(p[0]), not _pooled(p[1]), p[1]))]
     figure = Figure(figsize=(9.6, 0.24 * len(names) + 1.1))
     top, bottom = 0.75 / (0.24 * len(names) + 1.1), 0.35 / (0.24 * len(names) + 1.1)
     for number, axis in enumerate(AXES):
@@ -100,7 +107,7 @@ def bands(table: pa.Table) -> Figure:
         ax.set_title(AXES[axis], pad=18)
         if number:
             ax.set_yticks([])
-    figure.text(0.005, 0.01, f"percent with {MAPPED}; grey: nothing there", color=MUTED, fontsize=8)
+    figure.text(0.005, 0.01, f"percent with {MAPPED}; grey: fewer than {FEWEST}", color=MUTED, fontsize=8)
     return figure
 
 
@@ -111,7 +118,7 @@ def _map(ax: Axes, rows: Sequence[Row], axis: str, names: Sequence[str]) -> None
     edges = sorted({(row[f"{axis}_low"], row[f"{axis}_high"]) for row in rows})
     share = np.full((len(names), len(edges)), np.nan)
     for row in rows:
-        if row["class"] in names:
+        if row["class"] in names and row["n"] >= FEWEST:
             share[names.index(row["class"]), edges.index((row[f"{axis}_low"], row[f"{axis}_high"]))] = row[
                 "completeness"
             ]
@@ -123,6 +130,8 @@ def _map(ax: Axes, rows: Sequence[Row], axis: str, names: Sequence[str]) -> None
             ax.text(column, line, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
     ax.set_xticks(range(len(edges)), [_band(*pair) for pair in edges], fontsize=7.5)
     ax.set_yticks(range(len(names)), [_name(name) for name in names])
+    for label, name in zip(ax.get_yticklabels(), names, strict=True):
+        label.set_fontweight("bold" if _pooled(name) else "normal")
     ax.xaxis.tick_top()
     ax.tick_params(length=0, pad=2)
     ax.spines[:].set_visible(False)
