@@ -96,7 +96,7 @@ def _principal(bench: Bench, count: int) -> dict[str, dict[str, Array]]:
 
 
 def _measured(batches: Any, components: linear.Components, floor: filters.Floor) -> dict[str, Array]:
-    pairs_RP = components.pairs_RP
+    pairs_RP = components.pairs()
     found = [filters.measure(group, components, pairs_RP, floor) for batch in batches for group in batch.groups()]
     order = np.argsort(np.concatenate([one.rows for one in found]), kind="stable")
     columns = {"chi2": "chi2", "soft": "soft_chi2", "box": "box", "latent": "coefficient_BK"}

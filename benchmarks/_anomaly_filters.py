@@ -6,6 +6,7 @@ Legend as in ``benchmarks._anomaly_linear``; W widths.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,7 @@ def no_floor() -> Floor:
 
 def estimate_floor(spectra: Spectra, components: Components) -> Floor:
     """Make the median |σ| of every width and cell that of a unit normal, over ordinary spectra."""
-    floor, pairs_RP = no_floor(), components.pairs_RP
+    floor, pairs_RP = no_floor(), components.pairs()
     noise, relative, cell = ([[] for _ in range(1 + len(WIDTHS))] for _ in range(3))
     for group in spectra.groups():
         _, model_BO = components.fitted(group, pairs_RP)
@@ -87,7 +88,7 @@ def measure(group: Spectra, components: Components, pairs_RP: Tensor, floor: Flo
     return Measured(plain, soft, largest, ratio_BK, group.rows)
 
 
-def _boxes(group: Spectra, model_BO: Tensor):  # noqa: ANN202 - a generator of four tensors
+def _boxes(group: Spectra, model_BO: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Yield Σ w r, Σ w, the flux of which the floor is a fraction and the middle bins of the boxes of every width."""
     level_BO = torch.maximum(model_BO, FAINT * model_BO.mean(1, keepdim=True).abs())
     weighted_BO = (group.flux_BO - model_BO) * group.weight_BO

@@ -87,9 +87,8 @@ class Components:
 
     basis_RK: Tensor
 
-    @property
-    def pairs_RP(self) -> Tensor:
-        """Products of all pairs of components."""
+    def pairs(self) -> Tensor:
+        """Return products of all pairs of components, [R, K(K+1)/2]."""
         first, second = _triangle(self.basis_RK.shape[1])
         return self.basis_RK[:, first] * self.basis_RK[:, second]
 
@@ -145,7 +144,7 @@ def _round(groups: list[_Window], found: Components) -> Components:
     n = found.basis_RK.shape[1]
     first, second = _triangle(n)
     normal_RP, right_RK = torch.zeros(GRID.n_rest, len(first)), torch.zeros(GRID.n_rest, n)
-    pairs_RP, spread_KK, count = found.pairs_RP, torch.zeros(n, n), 0
+    pairs_RP, spread_KK, count = found.pairs(), torch.zeros(n, n), 0
     for group in groups:
         coefficient = found.solve(group.flux_BR, group.weight_BR, group.span, pairs_RP)
         normal_RP[group.span] += group.weight_BR.T @ (coefficient[:, first] * coefficient[:, second])

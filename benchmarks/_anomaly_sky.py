@@ -228,7 +228,7 @@ def _fitting(
     rng: np.random.Generator, name: str, exposures: Exposures, row: int, wanted: float, measure: Yardstick,
     shared: dict[str, float] | None,
 ) -> tuple[list[Arm], Any, float, Quasars]:  # fmt: skip
-    """Draw quasars, brighter ones in the end, until a departure of class ``name`` can be as significant as ``wanted``."""
+    """Draw quasars, brighter ones in the end, until one can show class ``name`` as significant as ``wanted``."""
     for attempt in range(TRIES):
         quasar = draw_quasars(rng, 1, rng.random(1) < BRIGHT_SHARE)
         if not allowed(name, float(quasar.z[0])):

@@ -1,0 +1,181 @@
+"""The product under test: its model fitted, its scores measured and calibrated as the pipeline does it, side by side
+with variants of its settings.
+
+A variant is written ``NAME:key=value,key=value``; the keys are fields of ``VAEConfig`` and ``FitConfig``. Everything
+is kept in the folder: the model under ``models/NAME``, raw score tables under ``raw/NAME``, scores under ``scores``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks._anomaly_baselines import FITTED, LATENT_SAMPLE, SCORED, Bench, Scores, isolation
+from benchmarks._anomaly_sky import Part
+from models import files
+from models.config import FitConfig, VAEConfig
+from models.fit import FitState, begin, finish, judge, train_segment, validate
+from models.scores import score
+from models.trained import TrainedModel, load_spectra
+from models.vae import VAE, Prepared
+from pipeline.significance import Calibrated, calibrate_scores
+from pipeline.stages.calibrate import COMPONENTS
+
+Table = dict[str, NDArray[Any]]
+
+OURS = "skysift"
+SEGMENT = 16_384  # training spectra of a segment, as in ``pipeline.training``
+SCORE_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Settings under a name."""
+
+    name: str
+    vae: VAEConfig
+    fit: FitConfig
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """Read ``NAME:key=value,…``.
+
+        Raises:
+            ValueError: a key is no field of either configuration.
+        """
+        name, _, rest = text.partition(":")
+        given = dict(word.split("=", 1) for word in rest.split(",") if word)
+        made = []
+        for config in (VAEConfig, FitConfig):
+            own = {one.name: type(one.default) for one in fields(config)}
+            made.append(config(**{key: _value(own[key], given.pop(key)) for key in list(given) if key in own}))
+        if given:
+            raise ValueError(f"variant {name}: no setting {', '.join(given)}")
+        return cls(name, *made)
+
+
+def _value(kind: type, text: str) -> Any:
+    return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+
+
+def model_of(bench: Bench, variant: Variant, redo: bool = False) -> TrainedModel:
+    """Return a variant's model: the folder's, or fitted on ``train`` with ``validate`` to stop it."""
+    home = bench.folder / "models" / variant.name
+    if redo or not (home / "seconds.txt").is_file():
+        started = time.perf_counter()
+        model = _fitted(bench, variant)
+        files.save(model, home)
+        (home / "seconds.txt").write_text(f"{time.perf_counter() - started:.1f}\n", encoding="utf-8")
+    return files.load(home)
+
+
+def seconds_of(bench: Bench, variant: Variant) -> float:
+    """Return the wall-clock time that a variant's fit took."""
+    return float((bench.folder / "models" / variant.name / "seconds.txt").read_text(encoding="utf-8"))
+
+
+def _fitted(bench: Bench, variant: Variant) -> TrainedModel:
+    train = bench.part("train")
+    n_train = len(train.flux)
+    parts = max(1, -(-n_train // SEGMENT))
+    size = -(-n_train // parts)
+    steps = -(-size // variant.fit.batch)
+    state = FitState.new(variant.vae, variant.fit, steps * variant.fit.segments)
+    judges = _prepared(state.vae, bench.part("validate"), np.arange(len(bench.part("validate").flux)))
+    segment, held = None, -1
+    for number in range(variant.fit.segments):
+        if held != number % parts or segment is None:
+            held = number % parts
+            segment = _prepared(state.vae, train, np.arange(n_train)[held::parts])
+        if number == 0:
+            begin(state, segment)
+        state.generator.manual_seed(variant.fit.seed * 1000 + number)
+        train_segment(state, segment, variant.fit.batch, steps)
+        judge(state, validate(state, judges))
+        if state.finished:
+            break
+    provenance = {"split": {}, "data_hash": variant.name, "n_train": n_train}
+    return finish(state, segment, judges, provenance)
+
+
+def _prepared(vae: VAE, part: Part, rows: NDArray[np.int64]) -> Prepared:
+    z = np.clip(part.column("z"), 0.0, vae.config.z_max)
+    pieces = [load_spectra(vae, np.array(part.flux[some]), np.array(part.ivar[some]), z[some])
+              for some in np.array_split(rows, max(1, len(rows) // 1024))]  # fmt: skip
+    return Prepared.cat(pieces)
+
+
+def raw_scores(bench: Bench, variant: Variant, part: str, redo: bool = False) -> Table:
+    """Return every raw score of a part's spectra, from the folder if they are there; ``train`` gives a sample."""
+    path = bench.folder / "raw" / variant.name / f"{part}.npz"
+    if redo or not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path, **_scored(model_of(bench, variant), bench.part(part), LATENT_SAMPLE if part == "train" else None)
+        )
+    with np.load(path) as kept:
+        return {name: kept[name] for name in kept.files}
+
+
+def _scored(model: TrainedModel, part: Part, most: int | None) -> Table:
+    z = np.clip(part.column("z"), 0.0, model.vae.config.z_max)
+    order = np.argsort(z[:most], kind="stable")
+    found: list[Table] = []
+    for rows in _runs(order):
+        rows = np.sort(rows)
+        found.append(vars(score(model, np.array(part.flux[rows]), np.array(part.ivar[rows]), z[rows])) | {"_row": rows})
+    back = np.argsort(np.concatenate([one["_row"] for one in found]), kind="stable")
+    return {name: np.concatenate([one[name] for one in found])[back] for name in found[0] if name != "_row"}
+
+
+def _runs(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(order), SCORE_BATCH):
+        yield order[start : start + SCORE_BATCH]
+
+
+def calibrated(bench: Bench, variant: Variant) -> tuple[Calibrated, dict[str, slice]]:
+    """Return the product's significance of all scored parts together, and where each part's rows are."""
+    tables = {name: raw_scores(bench, variant, name) for name in SCORED}
+    edges = np.cumsum([0] + [len(bench.part(name).flux) for name in SCORED]).tolist()
+    where = {name: slice(*edges[index : index + 2]) for index, name in enumerate(SCORED)}
+    parts = [components(tables[name]) for name in SCORED]
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    z, snr = (np.concatenate([bench.part(name).column(key) for name in SCORED]).astype(np.float64)
+              for key in ("z", "snr"))  # fmt: skip
+    calibration = np.arange(edges[-1]) < edges[1]
+    return calibrate_scores(joined, z, snr, calibration, np.arange(edges[-1])), where
+
+
+def components(table: Table) -> dict[str, NDArray[np.float64]]:
+    """Return what calibrate reads of a raw score table."""
+    return {name: table[name].astype(np.float64) for name in COMPONENTS}
+
+
+def scores(bench: Bench, variant: Variant) -> Scores:
+    """Return a variant's anomaly scores of all scored parts; its p-values are kept beside them."""
+    done, where = calibrated(bench, variant)
+    home = bench.folder / "raw" / variant.name
+    each = {f"component {name}": values for name, values in done.components.items()}
+    for name, rows in where.items():
+        np.savez(home / f"calibrated_{name}.npz", anomaly_score=done.anomaly_score[rows], p_value=done.p_value[rows],
+                 extrapolated=done.extrapolated[rows], **{key: values[rows] for key, values in each.items()})  # fmt: skip
+    return {name: done.anomaly_score[rows] for name, rows in where.items()}
+
+
+def p_values(bench: Bench, variant: Variant, part: str) -> NDArray[np.float64]:
+    """Return the p-values kept by ``scores``."""
+    with np.load(bench.folder / "raw" / variant.name / f"calibrated_{part}.npz") as kept:
+        return np.asarray(kept["p_value"])
+
+
+def forest(bench: Bench, variant: Variant) -> Scores:
+    """Isolation forest on the embedding."""
+    sample = raw_scores(bench, variant, "train")["embedding"]
+    return isolation(sample[:FITTED], {name: raw_scores(bench, variant, name)["embedding"] for name in SCORED})
