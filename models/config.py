@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class VAEConfig:
     """Shape of the variational autoencoder and of its rest-frame grid."""
 
-    latent: int = 24  # dimensions of the embedding
+    latent: int = 32  # dimensions of the embedding
     hidden: int = 256  # width of the hidden layers
     z_max: float = 6.0  # highest redshift whose rest frame the grid covers
 

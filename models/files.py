@@ -15,6 +15,7 @@ from safetensors.torch import save as save_tensors
 
 from models.config import VAEConfig
 from models.density import GaussianMixture
+from models.detector import Detector, Kind
 from models.filters import STRIDES, WIDTHS, ModelError
 from models.grid import FIRST_WAVELENGTH, N_NATIVE, N_OBSERVED, PIXEL, STEP
 from models.trained import TrainedModel
@@ -22,7 +23,7 @@ from models.vae import VAE
 
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class ModelFileError(ValueError):
@@ -55,6 +56,7 @@ def to_bytes(model: TrainedModel) -> dict[str, bytes]:
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "vae": asdict(model.vae.config),
         "grid": grid_settings(),
+        "detector": [[kind.name, kind.family] for kind in model.detector.kinds],
         "provenance": model.provenance,
         "history": model.history,
     }
@@ -111,7 +113,7 @@ def _settings(data: bytes, source: str) -> dict[str, Any]:
         settings = json.loads(data)
     except ValueError:
         raise ModelFileError(f"{source}: {SETTINGS} is not JSON; restore it or train again") from None
-    wanted = {"format", "model_id", "weights_sha256", "vae", "grid", "provenance", "history"}
+    wanted = {"format", "model_id", "weights_sha256", "vae", "grid", "detector", "provenance", "history"}
     missing = wanted - set(settings) if isinstance(settings, dict) else wanted
     if missing:
         raise ModelFileError(f"{source}: {SETTINGS} lacks {sorted(missing)[0]}; restore it or train again")
@@ -121,14 +123,15 @@ def _settings(data: bytes, source: str) -> dict[str, Any]:
 
 
 def _identity(settings: dict[str, Any]) -> str:
-    parts = {key: settings[key] for key in ("weights_sha256", "vae", "grid", "provenance")}
+    parts = {key: settings[key] for key in ("weights_sha256", "vae", "grid", "detector", "provenance")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _tensors(model: TrainedModel) -> dict[str, torch.Tensor]:
     tensors = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
     tensors |= {f"density.{name}": value for name, value in vars(model.density).items()}
-    tensors["model_error.fraction_WR"] = model.model_error.fraction_WR
+    tensors["model_error.fraction_SWR"] = model.model_error.fraction_SWR
+    tensors |= {f"detector.{name}": value for name, value in model.detector.state_dict().items()}
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
@@ -136,6 +139,13 @@ def _model(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Traine
     vae = VAE(VAEConfig(**settings["vae"]))
     vae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("vae.")})
     density = GaussianMixture(**{name[8:]: value for name, value in tensors.items() if name.startswith("density.")})
-    error = ModelError(tensors["model_error.fraction_WR"])
-    vae.requires_grad_(False)
-    return TrainedModel(vae.eval(), density, error, settings["provenance"], settings["history"], settings["model_id"])
+    error = ModelError(tensors["model_error.fraction_SWR"])
+    learned = {name[9:]: value for name, value in tensors.items() if name.startswith("detector.")}
+    kinds = tuple(Kind(name, family) for name, family in settings["detector"])
+    detector = Detector(kinds, len(learned["centre_F"]))
+    detector.load_state_dict(learned)
+    vae.eval().requires_grad_(False)
+    detector.eval().requires_grad_(False)
+    return TrainedModel(
+        vae, density, error, detector, settings["provenance"], settings["history"], settings["model_id"]
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor
 from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
 from models.density import GaussianMixture
+from models.detector import Detector, Kind
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
-from models.scores import residuals
-from models.trained import TrainedModel, fitted_groups
+from models.scores import features, residuals
+from models.trained import TrainedModel, fitted_groups, refined
 from models.vae import CLIP, VAE, Prepared, amplitude
 
 WARM_UP = 0.05  # fraction of the steps with a rising learning rate
@@ -30,6 +31,9 @@ HIDDEN_SHARE = 0.25  # of spectra in a batch that the encoder sees with a gap
 COMPOSITE_ROUNDS = 6
 FOREST_END = 1180.0  # Å at rest: blueward of it the spectrum is the Lyα forest's more than the line's
 LINEAR_SPECTRA = 8192  # that the linear model is solved from, at most
+
+
+Examples = tuple[Any, Any, Any, Tensor]  # native flux and ivar [N, L], redshifts [N], labels of the detector [N]
 
 
 class Forward(Protocol):
@@ -135,14 +139,22 @@ def _filled(top_R: Tensor, known_R: Tensor) -> Tensor:
     return top_R[nearest] / known_R[nearest]
 
 
-def begin(state: FitState, spectra: Prepared) -> None:
-    """Give the fresh network what can be solved for directly, the linear model, from some training spectra."""
-    part = spectra.rows(torch.arange(min(len(spectra), LINEAR_SPECTRA), device=spectra.scale_B.device))
-    flux_BO = part.flux_BO.clamp(-CLIP, CLIP)
+def begin(state: FitState, spectra: Prepared) -> Prepared:
+    """Give the fresh network what can be solved for directly, the linear model, from some training spectra.
+
+    It is solved twice: the first one corrects the redshifts that the second, sharper one is made at. Returns all the
+    spectra at their corrected redshifts.
+    """
+    few = torch.arange(min(len(spectra), LINEAR_SPECTRA), device=spectra.scale_B.device)
     grid, latent = state.vae.grid, state.vae.config.latent
-    mean_R = composite(flux_BO, state.vae.softened(part), part.offset_B, grid.n_rest)
     n_forest = int((grid.wavelength < FOREST_END).sum())
-    state.vae.set_linear(fit_basis(flux_BO, part.weight_BO, part.offset_B, mean_R, latent, n_forest))
+    part = spectra.rows(few)
+    for _ in range(2):
+        flux_BO = part.flux_BO.clamp(-CLIP, CLIP)
+        mean_R = composite(flux_BO, state.vae.softened(part), part.offset_B, grid.n_rest)
+        state.vae.set_linear(fit_basis(flux_BO, part.weight_BO, part.offset_B, mean_R, latent, n_forest))
+        part = refined(state.vae, spectra.rows(few))
+    return refined(state.vae, spectra)
 
 
 def train_segment(state: FitState, spectra: Prepared, batch: int, steps: int, forward: Forward | None = None) -> None:
@@ -222,14 +234,23 @@ def judge(state: FitState, loss: float) -> None:
         state.stale += 1
 
 
-def finish(state: FitState, training: Prepared, validation: Prepared, provenance: dict[str, Any]) -> TrainedModel:
-    """Return the best segment's network with the density of its latents and its own error.
+def finish(
+    state: FitState,
+    training: Prepared,
+    validation: Prepared,
+    provenance: dict[str, Any],
+    examples: Callable[[TrainedModel], Iterable[Examples]] | None = None,
+    kinds: tuple[Kind, ...] = (),
+) -> TrainedModel:
+    """Return the best segment's network with the density of its latents, its own error, and a detector.
 
     Args:
         state: after its last segment.
         training: spectra whose latents give the density.
         validation: spectra, none of them trained on, that give the model's own error.
         provenance: plain JSON values kept with the model.
+        examples: given the model so far, makes spectra with and without departures for the detector to learn from.
+        kinds: of departure, in the order of the examples' labels.
     """
     vae = copy.deepcopy(state.vae).cpu().eval().requires_grad_(False)
     if state.best:
@@ -244,7 +265,12 @@ def finish(state: FitState, training: Prepared, validation: Prepared, provenance
         ]
         weighted, level, weight, offset = (torch.cat(part) for part in zip(*pieces, strict=True))
         error = ModelError.estimate(weighted, weight, level, offset, vae.grid.n_rest)
-    return TrainedModel(vae, density, error, provenance, state.history)
+    model = TrainedModel(vae, density, error, Detector.none(), provenance, state.history)
+    if examples is not None:
+        seen = [(features(model, *one[:3]).half(), one[3]) for one in examples(model)]
+        features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
+        model.detector = Detector.fit(features_NF, label_N, kinds, state.config.seed)
+    return model
 
 
 def _schedule(done: float) -> float:
@@ -273,4 +299,4 @@ def _with_gaps(batch: Prepared, generator: torch.Generator) -> Prepared:
     end = start + torch.where(share < HIDDEN_SHARE, length * 0.4 * N_OBSERVED, 0.0)
     place_O = torch.arange(N_OBSERVED, device=device)
     hidden_BO = (place_O >= start) & (place_O < end)
-    return Prepared(batch.flux_BO, batch.weight_BO.masked_fill(hidden_BO, 0.0), batch.scale_B, batch.offset_B)
+    return replace(batch, weight_BO=batch.weight_BO.masked_fill(hidden_BO, 0.0))

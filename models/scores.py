@@ -5,7 +5,6 @@ Larger is stranger in every score. Scores are raw: turning them into p-values ne
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.features import compressed, context_features, residual_features
 from models.filters import STRIDES, WIDTHS, box_sums, centre_wavelengths, width_kms
 from models.grid import N_OBSERVED
+from models.redshift import kms
 from models.trained import TrainedModel, fitted_groups, load_spectra
 from models.vae import Prepared
 
-N_WINDOWS = 3
+N_WINDOWS = 5
+FAMILIES = ("blend", "instrument", "redshift")  # of the detector's kinds, each a score of its own
 FAINT = 0.1  # fraction of the mean flux below which the model's error shrinks no further
 TINY = 1e-30
 
@@ -43,8 +45,15 @@ class ScoreBatch:
     local_absorption_wavelength: Float  # its centre, observed Å
     local_absorption_width: Float  # km/s
     density: Float  # −log p of the embedding
-    anomaly_raw: Float  # the four scores joined, see ``combine``
-    windows: Float  # [B, 3, 3] the strongest boxes that do not overlap: σ (signed), observed Å, km/s; σ 0 if none
+    detection: Float  # log odds of any known kind of departure against none, nat
+    blend: Float  # the same of a second source of light, or another one altogether
+    blend_kind: NDArray[np.int64]  # index of the likeliest such kind in the detector's; −1 without a detector
+    instrument: Float  # the same of what sky, instrument and pipeline leave
+    instrument_kind: NDArray[np.int64]
+    redshift_gain: Float  # the same of a wrong redshift
+    odds: Float  # [B, C] log odds of every kind
+    slip: Float  # km/s by which the catalogued redshift is too high
+    windows: Float  # [B, 5, 3] the strongest boxes that do not overlap: σ (signed), observed Å, km/s; σ 0 if none
 
     def __len__(self) -> int:
         return len(self.n_bins)
@@ -64,38 +73,27 @@ def score(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> ScoreBat
     """
     if not len(flux_BL):
         raise ValueError("expected spectra to score, found none")
-    spectra = load_spectra(model.vae, flux_BL, ivar_BL, z_B)
-    order: list[Tensor] = []
-    parts: list[_Measured] = []
     with torch.no_grad():
-        for rows, group, latent_GD, model_GO in fitted_groups(model.vae, spectra):
-            order.append(rows)
-            parts.append(_measured(model, group, latent_GD, model_GO))
-        back_B = torch.argsort(torch.cat(order))
-        arrays = _scores(model, _Measured(*(torch.cat(part)[back_B] for part in zip(*parts, strict=True))))
+        arrays = _scores(model, _measure(model, flux_BL, ivar_BL, z_B))
     return ScoreBatch(**{name: values.cpu().numpy() for name, values in arrays.items()})
 
 
-def combine(global_score: Tensor, emission: Tensor, absorption: Tensor, rarity: Tensor, n_trials: Tensor) -> Tensor:
-    """Join scores by the log-sum-exp of their evidence, −log of Gaussian tail probabilities, [B].
-
-    Local scores are the best of ``n_trials`` places, so the log of that is taken off first (Bonferroni); the
-    strongest evidence decides and several weak ones add up. ``rarity`` is the density in σ of training latents.
-    """
-    trials = n_trials.clamp(min=1.0).log()
-    evidence = [
-        surprise(global_score),
-        surprise(emission) - trials,
-        surprise(absorption) - trials,
-        surprise(rarity),
-    ]
-    return torch.logsumexp(torch.stack(evidence), 0) - math.log(len(evidence))
+def features(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Tensor:
+    """Return the inputs of the model's detector, [B, F]; arguments and errors as in ``score``."""
+    with torch.no_grad():
+        return _measure(model, flux_BL, ivar_BL, z_B).features_BF
 
 
-def surprise(sigma: Tensor) -> Tensor:
-    """Return −log of the upper tail probability of a unit normal."""
-    tail: Tensor = torch.special.log_ndtr(-sigma.double())
-    return -tail.float()
+def _measure(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> _Measured:
+    spectra = load_spectra(model.vae, flux_BL, ivar_BL, z_B)
+    redshift_B = torch.as_tensor(np.asarray(z_B, np.float32), device=spectra.scale_B.device)
+    order: list[Tensor] = []
+    parts: list[_Measured] = []
+    for rows, group, latent_GD, model_GO in fitted_groups(model.vae, spectra):
+        order.append(rows)
+        parts.append(_measured(model, group, redshift_B[rows], latent_GD, model_GO))
+    back_B = torch.argsort(torch.cat(order))
+    return _Measured(*(torch.cat(part)[back_B] for part in zip(*parts, strict=True)))
 
 
 def wilson_hilferty(chi2: Tensor, freedom: Tensor) -> Tensor:
@@ -135,20 +133,32 @@ class _Measured(NamedTuple):
     mean_flux: Tensor
     n_bins: Tensor
     chi2: Tensor
-    soft_chi2: Tensor  # with the model's error included
+    soft_chi2: Tensor  # with ordinary quasars' scatter included
+    slip: Tensor  # km/s
     box_sigma: Tensor  # [B, 2 W], as in _Boxes
     box_first: Tensor
+    features_BF: Tensor  # of the detector
 
 
-def _measured(model: TrainedModel, spectra: Prepared, latent_BD: Tensor, model_BO: Tensor) -> _Measured:
+def _measured(
+    model: TrainedModel, spectra: Prepared, z_B: Tensor, latent_BD: Tensor, model_BO: Tensor
+) -> _Measured:
     weight_BO = spectra.weight_BO
     weighted_BO, level_BO = residuals(spectra, model_BO)
     pull_BO = torch.square(weighted_BO) / weight_BO.clamp(min=TINY)
     error_WBO = model.model_error.observed(spectra.offset_B)
-    soft_BO = pull_BO / (1.0 + weight_BO * torch.square(error_WBO[0] * level_BO))
+    chi2_B, n_bins_B = pull_BO.sum(1), (weight_BO > 0).sum(1)
+    soft_B = (pull_BO / (1.0 + weight_BO * model.vae.scatter_of(spectra))).sum(1)
+    sigma, first = _boxes(weighted_BO, weight_BO, level_BO, error_WBO)
+    parts = [
+        residual_features(spectra, weighted_BO, pull_BO, model.vae.grid.n_rest),
+        compressed(sigma),
+        latent_BD,
+        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float()), n_bins_B),
+    ]
     mean_flux = model_BO.mean(1) * spectra.scale_B
-    boxes = _boxes(weighted_BO, weight_BO, level_BO, error_WBO)
-    return _Measured(latent_BD, mean_flux, (weight_BO > 0).sum(1), pull_BO.sum(1), soft_BO.sum(1), *boxes)
+    slip_B = kms(spectra.slip_B)
+    return _Measured(latent_BD, mean_flux, n_bins_B, chi2_B, soft_B, slip_B, sigma, first, torch.cat(parts, 1))
 
 
 def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
@@ -160,6 +170,8 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     down = boxes.pick(boxes.sigma.argmin(1))
     n_trials = n_bins * sum(1.0 / width for width in WIDTHS)
     density = model.density.neg_log_density(measured.latent_BD)
+    odds_BC = model.detector.log_odds(measured.features_BF)
+    blend, instrument, redshift = (model.detector.family(odds_BC, name) for name in FAMILIES)
     return {
         "embedding": measured.latent_BD,
         "mean_flux": measured.mean_flux,
@@ -174,18 +186,28 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
         "local_absorption_wavelength": down[1],
         "local_absorption_width": down[2],
         "density": density,
-        "anomaly_raw": combine(global_score, up[0], -down[0], model.density.rarity(density), n_trials),
+        "detection": model.detector.family(odds_BC, "")[0],
+        "blend": blend[0],
+        "blend_kind": blend[1],
+        "instrument": instrument[0],
+        "instrument_kind": instrument[1],
+        "redshift_gain": redshift[0],
+        "odds": odds_BC,
+        "slip": measured.slip,
         "windows": _windows(boxes),
     }
 
 
-def _boxes(weighted_BO: Tensor, weight_BO: Tensor, level_BO: Tensor, error_WBO: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _boxes(
+    weighted_BO: Tensor, weight_BO: Tensor, level_BO: Tensor, error_WBO: list[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     """Return σ and first bin of every width's highest and deepest box, by A / √(W + e² W²) as in ``models.filters``."""
     sigma, first = [], []
     sums = zip(box_sums(weighted_BO), box_sums(weight_BO), error_WBO, WIDTHS, STRIDES, strict=True)
-    for top, total, error, width, stride in sums:
+    for top, total, (up, down), width, stride in sums:
         middle = level_BO[:, width // 2 : N_OBSERVED - (width - 1) // 2 : stride][:, : top.shape[1]]
-        spread = torch.square(total * middle * error).add_(total).clamp_(min=TINY)
+        error = torch.where(top > 0, up, down)
+        spread = error.mul_(total).mul_(middle).square_().add_(total).clamp_(min=TINY)
         ratio = spread.rsqrt_().mul_(top)
         for best in _extremes(ratio):
             sigma.append(ratio.gather(1, best[:, None]))
@@ -202,7 +224,7 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _windows(boxes: _Boxes) -> Tensor:
-    """Choose the strongest boxes that do not overlap, [B, 3, 3]."""
+    """Choose the strongest boxes that do not overlap, [B, 5, 3]."""
     strength = boxes.sigma.abs()
     size = torch.tensor(WIDTHS, device=strength.device)[boxes.width]
     low, high = boxes.first, boxes.first + size

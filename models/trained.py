@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.density import GaussianMixture
+from models.detector import Detector
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.rebin import rebin, take, to_native
@@ -27,6 +28,7 @@ class TrainedModel:
     vae: VAE
     density: GaussianMixture
     model_error: ModelError
+    detector: Detector
     provenance: dict[str, Any]  # settings, data hash, splits: plain JSON values
     history: list[dict[str, float]]  # training curves, one entry a segment
     model_id: str = ""  # given by models.files
@@ -34,12 +36,12 @@ class TrainedModel:
     def to(self, device: str | torch.device) -> TrainedModel:
         """Return the model on another device (the network itself moves there)."""
         where = torch.device(device)
-        parts = (self.vae.to(where), self.density.to(where), self.model_error.to(where))
+        parts = (self.vae.to(where), self.density.to(where), self.model_error.to(where), self.detector.to(where))
         return TrainedModel(*parts, self.provenance, self.history, self.model_id)
 
 
 def load_spectra(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Prepared:
-    """Rebin and normalise native spectra on the network's device.
+    """Rebin and normalise native spectra on the network's device, at the redshifts near ``z_B`` that fit best.
 
     Args:
         vae: the network, for its grid and device.
@@ -61,7 +63,16 @@ def load_spectra(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Prepared:
             rows = slice(start, start + GROUP)
             native = (flux[rows].to(device, torch.float32), ivar[rows].to(device, torch.float32))
             pieces.append(prepare(*rebin(*native), offset_B[rows]))
-    return Prepared.cat(pieces)
+        return refined(vae, Prepared.cat(pieces))
+
+
+def refined(vae: VAE, spectra: Prepared) -> Prepared:
+    """Return spectra at the redshifts, near the catalogued ones, that fit best; see ``VAE.shifts``."""
+    shift_B = torch.zeros_like(spectra.offset_B)
+    with torch.no_grad():
+        for rows in torch.split(torch.argsort(spectra.offset_B, stable=True), GROUP):
+            shift_B[rows] = vae.shifts(spectra.rows(rows))
+    return spectra.moved(shift_B)
 
 
 def fitted_groups(vae: VAE, spectra: Prepared) -> Iterator[tuple[Tensor, Prepared, Tensor, Tensor]]:

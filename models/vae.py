@@ -11,7 +11,7 @@ validation loss never fell below the linear model's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from models.config import VAEConfig
 from models.grid import BLOCK, N_OBSERVED, RestGrid
 from models.losses import divergence, misfit
 from models.rebin import place
+from models.redshift import Scan
 
 SCALE_BLOCK = 64  # bins of a block whose mean flux enters the normalisation
 CLIP = 30.0  # departures beyond this many times the spectrum's scale are held there
@@ -35,28 +36,31 @@ class Prepared:
     weight_BO: Tensor  # inverse variance in those units, 0 where nothing is known
     scale_B: Tensor  # 1e-17 erg/s/cm²/Å
     offset_B: Tensor  # int64, rest-frame bin of the first observed bin
+    slip_B: Tensor  # int64, bins by which offset_B was moved from the catalogued redshift's, see ``models.redshift``
 
     def __len__(self) -> int:
         return len(self.scale_B)
 
     def rows(self, index: Tensor) -> Prepared:
         """Return the spectra at ``index``."""
-        return Prepared(self.flux_BO[index], self.weight_BO[index], self.scale_B[index], self.offset_B[index])
+        return Prepared(*(part[index] for part in self._parts))
 
     def to(self, device: torch.device) -> Prepared:
         """Return the same on another device."""
-        parts = (self.flux_BO, self.weight_BO, self.scale_B, self.offset_B)
-        return Prepared(*(part.to(device, non_blocking=True) for part in parts))
+        return Prepared(*(part.to(device, non_blocking=True) for part in self._parts))
+
+    def moved(self, shift_B: Tensor) -> Prepared:
+        """Return the same at other redshifts: ``shift_B`` bins further on the rest-frame grid."""
+        return replace(self, offset_B=self.offset_B + shift_B, slip_B=self.slip_B + shift_B)
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        return (self.flux_BO, self.weight_BO, self.scale_B, self.offset_B, self.slip_B)
 
     @classmethod
     def cat(cls, parts: list[Prepared]) -> Prepared:
         """Return all of ``parts`` as one."""
-        return cls(
-            torch.cat([part.flux_BO for part in parts]),
-            torch.cat([part.weight_BO for part in parts]),
-            torch.cat([part.scale_B for part in parts]),
-            torch.cat([part.offset_B for part in parts]),
-        )
+        return cls(*(torch.cat(same) for same in zip(*(part._parts for part in parts), strict=True)))
 
 
 def prepare(flux_BO: Tensor, ivar_BO: Tensor, offset_B: Tensor) -> Prepared:
@@ -75,7 +79,8 @@ def prepare(flux_BO: Tensor, ivar_BO: Tensor, offset_B: Tensor) -> Prepared:
     noise_BK = torch.where(known_BK > 0, known_BK.rsqrt(), nothing)
     scale_B = torch.hypot(mean_BK.nanmedian(1).values, noise_BK.nanmedian(1).values)
     scale_B = torch.where(scale_B > 0, scale_B, 1.0)  # also when no block has information
-    return Prepared(flux_BO / scale_B[:, None], ivar_BO * (scale_B * scale_B)[:, None], scale_B, offset_B)
+    weight_BO = ivar_BO * (scale_B * scale_B)[:, None]
+    return Prepared(flux_BO / scale_B[:, None], weight_BO, scale_B, offset_B, torch.zeros_like(offset_B))
 
 
 class VAE(nn.Module):
@@ -91,6 +96,7 @@ class VAE(nn.Module):
     detail_RE: Tensor
     size_E: Tensor
     pairs_RP: Tensor
+    solved: Tensor
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -102,6 +108,7 @@ class VAE(nn.Module):
         self.register_buffer("scatter_R", torch.full((n_rest,), SCATTER[0]))
         self.register_buffer("detail_RE", torch.zeros(n_rest, DETAIL))
         self.register_buffer("size_E", torch.ones(DETAIL))
+        self.register_buffer("solved", torch.tensor(False))  # whether the linear model has been set
         self.register_buffer("pairs_RP", torch.zeros(n_rest, (latent + 1) * (latent + 2) // 2), persistent=False)
         self.enter = nn.Linear(2 * latent + DETAIL + n_rest // BLOCK, hidden)
         self.encode_1 = nn.Linear(hidden, hidden)
@@ -124,15 +131,32 @@ class VAE(nn.Module):
         self.scatter_R.copy_(linear.scatter_R)
         self.detail_RE.copy_(linear.detail_RE)
         self.size_E.copy_(linear.size_E)
+        self.solved.fill_(True)
         self.set_pairs()
 
     def set_pairs(self) -> None:
         """Recompute what follows from mean and basis."""
         self.pairs_RP.copy_(pairs(self.mean_R, self.basis_RD))
+        self._scan = Scan.of(self.mean_R, self.basis_RD, self.scatter_R)
+
+    def shifts(self, spectra: Prepared) -> Tensor:
+        """Return the bins to add to the offsets of spectra of similar redshift, see ``models.redshift``; int64 [B].
+
+        Until the linear model has been solved for there is nothing to judge by, and all are 0.
+        """
+        if not self.solved:
+            return torch.zeros_like(spectra.offset_B)
+        if self._scan.terms_CJ.device != spectra.offset_B.device:
+            self.set_pairs()
+        return self._scan.shifts(spectra.flux_BO, spectra.weight_BO, spectra.offset_B)
 
     def softened(self, spectra: Prepared) -> Tensor:
         """Return weights with ordinary quasars' scatter added to the noise, [B, O]."""
-        return soften(spectra.weight_BO, self.scatter_R.unfold(0, N_OBSERVED, 1).index_select(0, spectra.offset_B))
+        return soften(spectra.weight_BO, self.scatter_of(spectra))
+
+    def scatter_of(self, spectra: Prepared) -> Tensor:
+        """Return the variance of ordinary quasars about the linear model, noise apart, [B, O]."""
+        return self.scatter_R.unfold(0, N_OBSERVED, 1).index_select(0, spectra.offset_B)
 
     def encode(self, window: Window) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of the latent posterior, [B, D] each."""

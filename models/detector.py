@@ -1,0 +1,118 @@
+"""A detector of known kinds of departure: a network that tells ordinary spectra from ones with departures put in.
+
+It is the matched filter of what can be simulated. Its log odds are one score among several; the others know nothing
+of any kind and stay to catch what nobody thought of. Legend: N examples, F features, C kinds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+HIDDEN = (256, 128)
+DROPOUT = (0.3, 0.2)
+EPOCHS = 14
+BATCH = 256
+PEAK_RATE = 2e-3
+WEIGHT_DECAY = 2e-2
+SMOOTHING = 0.01  # of the labels
+HELD = 8.0  # σ of a feature, beyond which it counts no further
+DOUBTED = 0.02  # share of the ordinary examples, the most suspicious ones, that the second fit leaves out
+LOWEST = -30.0  # log odds where nothing has been learned
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of departure and the family it counts for."""
+
+    name: str
+    family: str
+
+
+class Detector(nn.Module):
+    """Log odds of kinds of departure against none; without kinds, none is ever found."""
+
+    centre_F: Tensor
+    scale_F: Tensor
+
+    def __init__(self, kinds: tuple[Kind, ...], n_features: int) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.register_buffer("centre_F", torch.zeros(n_features))
+        self.register_buffer("scale_F", torch.ones(n_features))
+        sizes = (n_features, *HIDDEN)
+        layers: list[nn.Module] = []
+        for wide, narrow, drop in zip(sizes, sizes[1:], DROPOUT, strict=False):
+            layers += [nn.Linear(wide, narrow), nn.SiLU(), nn.Dropout(drop)]
+        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], 1 + len(kinds))) if kinds else nn.Sequential()
+
+    @classmethod
+    def none(cls) -> Detector:
+        """Return the detector of nothing."""
+        return cls((), 0)
+
+    def log_odds(self, features_NF: Tensor) -> Tensor:
+        """Return each kind's log odds against an ordinary spectrum, [N, C]."""
+        if not self.kinds:
+            return features_NF.new_zeros(len(features_NF), 0)
+        logits = self(features_NF)
+        odds: Tensor = logits[:, 1:] - logits[:, :1]
+        return odds
+
+    def forward(self, features_NF: Tensor) -> Tensor:
+        """Return logits, [N, 1 + C]; the first is of ordinary spectra."""
+        logits: Tensor = self.net(((features_NF - self.centre_F) / self.scale_F).clamp(-HELD, HELD))
+        return logits
+
+    def family(self, odds_NC: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Return a family's joint log odds [N] and its best kind's index among all kinds [N] (−1 without any)."""
+        members = [index for index, kind in enumerate(self.kinds) if name in ("", kind.family)]
+        if not members:
+            return odds_NC.new_full((len(odds_NC),), LOWEST), torch.full((len(odds_NC),), -1, device=odds_NC.device)
+        own = odds_NC[:, members]
+        return torch.logsumexp(own, 1), torch.tensor(members, device=odds_NC.device)[own.argmax(1)]
+
+    @classmethod
+    def fit(cls, features_NF: Tensor, label_N: Tensor, kinds: tuple[Kind, ...], seed: int) -> Detector:
+        """Fit to examples, twice: the second time without the ordinary ones that the first finds most suspicious.
+
+        A survey's own spectra stand for ordinary ones, and a few of them are not.
+
+        Args:
+            features_NF: of ``models.features``, any floating type.
+            label_N: 0 for an ordinary spectrum, else 1 + index of its kind.
+            kinds: what the labels mean.
+            seed: of weights, order and dropout.
+        """
+        first = cls._fitted(features_NF, label_N, kinds, seed)
+        ordinary = label_N == 0
+        total_N = first.family(first._all_odds(features_NF), "")[0]
+        doubted = ordinary & (total_N > torch.quantile(total_N[ordinary], 1.0 - DOUBTED))
+        return cls._fitted(features_NF[~doubted], label_N[~doubted], kinds, seed)
+
+    @classmethod
+    def _fitted(cls, features_NF: Tensor, label_N: Tensor, kinds: tuple[Kind, ...], seed: int) -> Detector:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            detector = cls(kinds, features_NF.shape[1]).to(features_NF.device)
+            detector.centre_F.copy_(features_NF.float().mean(0))
+            detector.scale_F.copy_(features_NF.float().std(0).clamp(min=1e-3))
+            optimizer = torch.optim.AdamW(detector.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
+            per_epoch = max(1, math.ceil(len(label_N) / BATCH))
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=EPOCHS * per_epoch + 1)
+            for _ in range(EPOCHS):
+                for rows in torch.randperm(len(label_N)).tensor_split(per_epoch):
+                    rows = rows.to(label_N.device)
+                    logits = detector(features_NF[rows].float())
+                    loss = nn.functional.cross_entropy(logits, label_N[rows], label_smoothing=SMOOTHING)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    schedule.step()
+        return detector.eval().requires_grad_(False)
+
+    def _all_odds(self, features_NF: Tensor) -> Tensor:
+        return torch.cat([self.log_odds(part.float()) for part in torch.split(features_NF, 4096)])

@@ -1,0 +1,82 @@
+"""What a spectrum leaves behind when a model has explained what it can: the detector's inputs, F numbers a spectrum.
+
+All of them are in units of their own noise and of order one: the residual in blocks of the observed frame and of the
+rest frame, the flux itself, the excess scatter, coefficients of the model, the best boxes, and how much was known.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.grid import BLOCK, N_OBSERVED
+from models.rebin import place
+from models.vae import CLIP, Prepared
+
+FINE = 8  # bins of an observed-frame block
+TINY = 1e-20
+
+
+def compressed(values: Tensor) -> Tensor:
+    """Return sign(x) ln(1 + |x|): linear within the noise, and no spectrum is too loud."""
+    return torch.sign(values) * torch.log1p(values.abs())
+
+
+def block_sums(values_BO: Tensor, size: int) -> Tensor:
+    """Return sums over whole blocks of bins, [B, O // size]."""
+    used = N_OBSERVED // size * size
+    return values_BO[:, :used].reshape(len(values_BO), -1, size).sum(2)
+
+
+def residual_features(
+    spectra: Prepared, weighted_BO: Tensor, pull_BO: Tensor, n_rest: int
+) -> Tensor:
+    """Return what the bins tell, [B, F'].
+
+    Args:
+        spectra: as the model saw them.
+        weighted_BO: w r, with r the residual.
+        pull_BO: w r².
+        n_rest: bins of the rest-frame grid.
+    """
+    weight_BO = spectra.weight_BO
+    fine_weight = block_sums(weight_BO, FINE)
+    fine = block_sums(weighted_BO, FINE) * fine_weight.clamp(min=TINY).rsqrt()
+    weight = _pairs_of(fine_weight)
+    scale = weight.clamp(min=TINY).rsqrt()
+    wide = _pairs_of(block_sums(weighted_BO, FINE)) * scale
+    n_blocks = n_rest // BLOCK
+    start_B = ((spectra.offset_B + BLOCK // 2) // BLOCK).clamp(0, n_blocks - wide.shape[1])
+    flux = block_sums(weight_BO * spectra.flux_BO.clamp(-CLIP, CLIP), BLOCK) * scale
+    known = block_sums((weight_BO > 0).to(weight_BO.dtype), BLOCK)
+    excess = (block_sums(pull_BO, BLOCK) - known) * (2.0 * known).clamp(min=1.0).rsqrt()
+    loud = compressed(torch.cat([fine, wide, flux, excess], 1))
+    rest = place(loud[:, fine.shape[1] : fine.shape[1] + wide.shape[1]], start_B, n_blocks)
+    return torch.cat([loud, rest, 0.25 * torch.log1p(weight)], 1)
+
+
+def _pairs_of(fine: Tensor) -> Tensor:
+    """Sums of neighbouring pairs of blocks."""
+    used = fine.shape[1] // 2 * 2
+    return fine[:, :used].reshape(len(fine), -1, 2).sum(2)
+
+
+def context_features(
+    spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor, n_bins_B: Tensor
+) -> Tensor:
+    """Return what the whole spectrum tells, [B, 8]."""
+    known_B = n_bins_B.clamp(min=1).to(chi2_B.dtype)
+    signal_B = (spectra.weight_BO * spectra.flux_BO).sum(1) * spectra.weight_BO.sum(1).clamp(min=TINY).rsqrt()
+    return torch.stack(
+        [
+            redshift_B,
+            torch.log1p(redshift_B),
+            compressed(signal_B),
+            torch.log(spectra.weight_BO.sum(1) / known_B + 1e-3),
+            spectra.slip_B.to(chi2_B.dtype) / 10.0,
+            compressed(global_B),
+            torch.log(chi2_B / known_B + 0.1),
+            known_B / N_OBSERVED,
+        ],
+        1,
+    )

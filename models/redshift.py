@@ -1,0 +1,115 @@
+"""The small correction of a catalogued redshift that lets a model fit: quasar redshifts err by up to 3,000 km/s.
+
+Every shift of a coarse set is judged by the evidence of a short linear model, solved for all spectra at once; a
+parabola through the best three gives the shift in bins. Without it the misfit of ordinary quasars with an ordinary
+redshift error fills the top of any list of anomalies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.grid import BIN_KMS, N_OBSERVED
+from models.rebin import place
+
+COARSE = 8  # bins summed before shifts are tried, and the step between shifts
+REACH = 24  # bins, 3,300 km/s: the largest shift
+SHIFTS = tuple(range(-REACH, REACH + 1, COARSE))
+TERMS = 6  # leading components that judge a shift
+LEVEL_PRECISION = 0.1  # of the amplitude's prior, about 1
+USUAL = 300.0  # km/s, beyond which a shift must earn its place: its prior falls as its cube
+CLIP = 30.0
+
+
+@dataclass
+class Scan:
+    """Coarse tables of mean and leading components, and of the products of all their pairs."""
+
+    terms_CJ: Tensor
+    pairs_CP: Tensor
+    scatter_R: Tensor
+    margin: int  # coarse cells of padding on either side
+
+    @classmethod
+    def of(cls, mean_R: Tensor, basis_RK: Tensor, scatter_R: Tensor) -> Scan:
+        """Return the tables of a linear model whose components come in order of light."""
+        terms_RJ = torch.cat([mean_R[:, None], basis_RK[:, :TERMS]], 1)
+        first, second = torch.triu_indices(terms_RJ.shape[1], terms_RJ.shape[1], device=mean_R.device)
+        margin = 4 * REACH // COARSE
+        tables = []
+        for table in (terms_RJ, terms_RJ[:, first] * terms_RJ[:, second]):
+            coarse = table.view(-1, COARSE, table.shape[1]).mean(1)
+            tables.append(torch.nn.functional.pad(coarse, (0, 0, margin, margin)))
+        return cls(tables[0], tables[1], scatter_R, margin)
+
+    def shifts(self, flux_BO: Tensor, weight_BO: Tensor, offset_B: Tensor) -> Tensor:
+        """Return the bins to add to each offset, int64 [B], within the grid.
+
+        Args:
+            flux_BO, weight_BO: normalised flux and its inverse variance on the observed bins.
+            offset_B: rest-frame bin of the first observed bin, of spectra of similar redshift.
+        """
+        low = int(offset_B.min()) // COARSE * COARSE
+        width = -(-(int(offset_B.max()) + N_OBSERVED - low) // COARSE) * COARSE
+        start_B = offset_B - low
+        flux_BR, weight_BR = place(flux_BO, start_B, width).clamp(-CLIP, CLIP), place(weight_BO, start_B, width)
+        scatter_R = self.scatter_R[low : low + width]
+        scatter_R = torch.nn.functional.pad(scatter_R, (0, width - len(scatter_R)), value=1.0)
+        weight_BR = weight_BR / (1.0 + weight_BR * scatter_R)
+        shape = (len(flux_BR), -1, COARSE)
+        evidence_BS = self._evidence((weight_BR * flux_BR).view(shape).sum(2), weight_BR.view(shape).sum(2), low)
+        most = len(self.scatter_R) - N_OBSERVED
+        return (offset_B + _peak(evidence_BS)).clamp(0, most) - offset_B
+
+    def _evidence(self, pull_BC: Tensor, weight_BC: Tensor, low: int) -> Tensor:
+        """Return the log evidence of each shift, [B, S]."""
+        n_terms, n_coarse = self.terms_CJ.shape[1], pull_BC.shape[1]
+        first, second = torch.triu_indices(n_terms, n_terms, device=pull_BC.device)
+        normal_JJN = pull_BC.new_empty(n_terms, n_terms, len(SHIFTS) * len(pull_BC))
+        right_NJ, pairs_NP = [], []
+        for shift in SHIFTS:
+            start = self.margin + (low + shift) // COARSE
+            right_NJ.append(pull_BC @ self.terms_CJ[start : start + n_coarse])
+            pairs_NP.append(weight_BC @ self.pairs_CP[start : start + n_coarse])
+        normal_PN = torch.cat(pairs_NP).T
+        normal_JJN[first, second] = normal_PN
+        normal_JJN[second, first] = normal_PN
+        prior_J = pull_BC.new_ones(n_terms)
+        prior_J[0] = LEVEL_PRECISION
+        normal_JJN.diagonal(dim1=0, dim2=1).add_(prior_J)
+        right_JN = torch.cat(right_NJ).T.contiguous()
+        right_JN[0] += LEVEL_PRECISION
+        shift_S = torch.tensor(SHIFTS, device=pull_BC.device)
+        prior_S = -1.5 * torch.log1p(torch.square(shift_S * BIN_KMS / USUAL))
+        return _gaussian_evidence(normal_JJN, right_JN).view(len(SHIFTS), -1).T + prior_S
+
+
+def _gaussian_evidence(normal_JJN: Tensor, right_JN: Tensor) -> Tensor:
+    """Return ½ bᵀA⁻¹b − ½ log det A of many small systems, [N], by elimination on all of them at once, in place."""
+    total_N = torch.zeros_like(right_JN[0])
+    for j in range(len(right_JN)):
+        pivot_N = normal_JJN[j, j].clamp(min=1e-6)
+        total_N += 0.5 * (torch.square(right_JN[j]) / pivot_N - pivot_N.log())
+        factor_KN = normal_JJN[j + 1 :, j] / pivot_N
+        right_JN[j + 1 :] -= factor_KN * right_JN[j]
+        normal_JJN[j + 1 :, j + 1 :] -= factor_KN[:, None] * normal_JJN[j, None, j + 1 :]
+    return total_N
+
+
+def _peak(evidence_BS: Tensor) -> Tensor:
+    """Return the shift at the top of the parabola through the best three, in whole bins, int64 [B]."""
+    best_B = evidence_BS.argmax(1)
+    middle_B = best_B.clamp(1, len(SHIFTS) - 2)
+    left, centre, right = (evidence_BS.gather(1, (middle_B + step)[:, None])[:, 0] for step in (-1, 0, 1))
+    fraction_B = 0.5 * (left - right) / (left - 2.0 * centre + right).clamp(max=-1e-6)
+    fraction_B = torch.where(best_B == middle_B, fraction_B.clamp(-1.0, 1.0), 0.0)
+    shift_B = torch.tensor(SHIFTS, device=best_B.device)[best_B]
+    return shift_B + torch.round(fraction_B * COARSE).long()
+
+
+def kms(shift_B: Tensor) -> Tensor:
+    """Return shifts in bins as velocities, km/s; positive where the catalogue's redshift is too high."""
+    return shift_B * BIN_KMS

@@ -1,0 +1,109 @@
+"""Examples that a model's detector learns from: a survey's own spectra, as they are and with departures put in.
+
+Some of both are damaged besides, as spectra are: an arm lost, a run masked, pixels of huge error. Nothing can be
+learned then from what is missing. Shapes: B spectra, L=7781 native pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.detector import Kind
+from models.fit import Examples
+from models.trained import TrainedModel
+from pipeline.desi.grid import ARMS, N_PIXELS
+from pipeline.injection.departures import ARTEFACT, CLASSES
+from pipeline.injection.hosts import Hosts, inject
+from pipeline.injection.scoring import hosts_of, yardstick
+
+Flux = NDArray[np.float32]
+
+SIGNIFICANCE: Final = (4.0, 60.0)  # σ⊥, between which examples are log-uniform
+DAMAGED: Final = 0.15  # share of all examples
+BLENDS: Final = frozenset({"double_quasar", "star_blend", "galaxy_blend", "supernova", "white_dwarf"})
+FAMILIES: Final = ("shape", "blend", "instrument", "redshift")
+
+
+def family(name: str) -> str:
+    """Return the family of scores that a class counts for."""
+    if name in ARTEFACT:
+        return "instrument"
+    if name in BLENDS:
+        return "blend"
+    return "redshift" if name == "wrong_redshift" else "shape"
+
+
+KINDS: Final = tuple(Kind(name, family(name)) for name in CLASSES)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """B spectra of a survey."""
+
+    flux_BL: Flux
+    ivar_BL: Flux
+    z_B: NDArray[np.float64]
+    snr_B: Flux
+
+
+def examples(model: TrainedModel, samples: Iterable[Sample], per_spectrum: float, seed: int) -> Iterator[Examples]:
+    """Yield flux, ivar, redshifts and labels: every sample as it is, then with departures of all kinds.
+
+    Args:
+        model: reconstructs the light that departures multiply or replace.
+        samples: spectra trained on.
+        per_spectrum: departures made for each of them.
+        seed: decides everything.
+    """
+    measure = yardstick(model)
+    turn = 0
+    for number, sample in enumerate(samples):
+        rng = np.random.default_rng([seed, number])
+        hosts = hosts_of(model, sample.flux_BL, sample.ivar_BL, sample.z_B, sample.snr_B)
+        made, labels = [], []
+        for _ in range(round(per_spectrum * len(hosts))):
+            label, turn = turn % len(KINDS), turn + 1
+            strength = float(np.exp(rng.uniform(*np.log(SIGNIFICANCE))))
+            one = inject(rng, KINDS[label].name, strength, hosts, measure, model.vae.config.z_max)
+            if one is not None:
+                made.append(one)
+                labels.append(1 + label)
+        yield _damaged(rng, hosts.flux_BL, hosts.ivar_BL, hosts.z_B, np.zeros(len(hosts), np.int64))
+        if made:
+            flux, ivar = (np.stack([getattr(one, name) for one in made]) for name in ("flux_L", "ivar_L"))
+            yield _damaged(rng, flux, ivar, np.array([one.z for one in made]), np.array(labels))
+
+
+def _damaged(
+    rng: np.random.Generator, flux_BL: Flux, ivar_BL: Flux, z_B: NDArray[np.float64], label_B: NDArray[np.int64]
+) -> Examples:
+    """Return examples of which some are damaged; the arrays given stay as they are."""
+    flux_BL, ivar_BL = flux_BL.copy(), ivar_BL.copy()
+    for row in np.flatnonzero(rng.random(len(z_B)) < DAMAGED).tolist():
+        _damage(rng, flux_BL[row], ivar_BL[row])
+    return flux_BL, ivar_BL, z_B, torch.as_tensor(label_B)
+
+
+def _damage(rng: np.random.Generator, flux_L: Flux, ivar_L: Flux) -> None:
+    """Take information away from one spectrum, in place."""
+    match int(rng.integers(3)):
+        case 0:
+            ivar_L[ARMS[str(rng.choice(list(ARMS)))]] = 0
+        case 1:
+            length = int(rng.uniform(0.03, 0.4) * N_PIXELS)
+            start = int(rng.integers(0, N_PIXELS - length))
+            ivar_L[start : start + length] = 0
+        case _:
+            for _ in range(int(rng.integers(1, 6))):
+                start, length = int(rng.integers(0, N_PIXELS - 20)), int(rng.integers(1, 20))
+                run, worse = slice(start, start + length), np.float32(10 ** rng.uniform(1, 3))
+                known = ivar_L[run] > 0
+                noise = np.where(known, worse / np.sqrt(np.where(known, ivar_L[run], 1.0)), 0.0)
+                flux_L[run] += (noise * rng.standard_normal(length)).astype(np.float32)
+                ivar_L[run] /= worse * worse + 1
