@@ -29,7 +29,7 @@ def discoveries(p_value: Floats, q_value: Floats) -> Metrics:
     """
     known = np.isfinite(p_value)
     total = int(known.sum())
-    found = {f"spectra with q < {level:g}": (int((q_value < level).sum()), "spectra") for level in LEVELS}
+    found: Metrics = {f"spectra with q < {level:g}": (int((q_value < level).sum()), "spectra") for level in LEVELS}
     lowest = float(p_value[known].min()) if total else float("nan")
     return found | {
         "spectra with p < 0.05 / survey": (int((p_value < 0.05 / max(total, 1)).sum()), "spectra"),
