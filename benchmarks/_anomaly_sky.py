@@ -105,10 +105,12 @@ def make(folder: Path, part: str, sizes: Sizes, seed: int, yardstick: Path | Non
     n = sizes.rows(part)
     for name, width in (("flux", N_PIXELS), ("ivar", N_PIXELS), ("arm_difference", N_OVERLAP)):
         np.lib.format.open_memmap(out.folder / f"{name}.npy", "w+", np.float32, (n, width))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        work = [(out.folder, part, sizes, seed, block, yardstick) for block in range(n // BLOCK)]
-        tables = list(pool.map(_block, *zip(*work, strict=True), chunksize=4))
+    work = [(out.folder, part, sizes, seed, block, yardstick) for block in range(n // BLOCK)]
+    if jobs == 1:
+        tables = [_block(*one) for one in work]
+    else:
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            tables = list(pool.map(_block, *zip(*work, strict=True), chunksize=4))
     pq.write_table(pa.concat_tables(tables), out.folder / "table.parquet")
     return out
 

@@ -1,4 +1,4 @@
-"""spender (Melchior et al. 2023) as a baseline: the package's autoencoder, trained by its own recipe for as long as ours.
+"""spender (Melchior et al. 2023) as a baseline: the package, trained by its own recipe for as long as ours.
 
 The recipe is that of the package's ``train/train_DESI.py`` with its default options: Adam at 1e-3 with eps 1e-4, one
 learning-rate cycle, gradients clipped at 1, fidelity loss alone, its masks around sky lines. Two things differ, of
