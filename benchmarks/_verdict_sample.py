@@ -48,8 +48,10 @@ class Sample:
     def joined(cls, *samples: Sample) -> Sample:
         """Return several as one."""
         first = samples[0].table
-        table = {name: sum((one.table[name] for one in samples), []) if isinstance(values, list)
-                 else np.concatenate([one.table[name] for one in samples]) for name, values in first.items()}  # fmt: skip
+        table: Table = {}
+        for name, values in first.items():
+            parts = [one.table[name] for one in samples]
+            table[name] = [row for part in parts for row in part] if isinstance(values, list) else np.concatenate(parts)
         rest = [np.concatenate([getattr(one, field.name) for one in samples]) for field in fields(cls)[1:]]
         return cls(table, *rest)
 

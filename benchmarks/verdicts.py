@@ -68,7 +68,9 @@ def fit(train: Sample, natural: Sample, hurt: Sample) -> None:
     rows = np.concatenate([classify.inputs(one.table) for one in parts])
     rows[:, np.isnan(rows).all(0)] = 0  # what this model does not say is never asked
     target = np.array([KINDS.index(kind_of(name)) for one in parts for name in one.name.tolist()])
-    weight = np.concatenate([np.full(len(one.name), w) for one, w in zip(parts, (1.0, ORDINARY_WEIGHT, 0.5), strict=True)])
+    weight = np.concatenate(
+        [np.full(len(one.name), w) for one, w in zip(parts, (1.0, ORDINARY_WEIGHT, 0.5), strict=True)]
+    )
     boosted = HistGradientBoostingClassifier(
         max_iter=ROUNDS, learning_rate=RATE, max_leaf_nodes=LEAVES, l2_regularization=1.0, early_stopping=False,
         random_state=0,
@@ -106,14 +108,18 @@ def report(test: Sample, ordinary: Sample) -> str:
     made = np.array([is_artefact(name) for name in truth.tolist()])
     calls = np.array([is_artefact(name) for name in done.verdict[n:].tolist()])
     lines = [
-        f"{len(found.name)} of {len(test.name)} injections detected (p < {DETECTED}); {len(noise.name)} ordinary spectra"
-        f" too, {100 * calls.mean():.0f}% of them called artefacts.\n",
+        f"{len(found.name)} of {len(test.name)} injections detected (p < {DETECTED}); {len(noise.name)} ordinary "
+        f"spectra too, {100 * calls.mean():.0f}% of them called artefacts.\n",
         "| of detected | AUC artefact/physical | kind right | at S/N ≥ 2 |", "|---|---|---|---|",
     ]  # fmt: skip
     for what, keep in (("all", np.ones(n, bool)), ("> 8σ", found.significance > 8), ("> 15σ", found.significance > 15)):
         cells = (area(artefact[keep], made[keep]), right[keep].mean(), right[keep & bright].mean())
         lines.append(f"| {what} | " + " | ".join(f"{value:.3f}" for value in cells) + " |")
-    lines += ["", "| class | detected | right | right at S/N ≥ 2 | P(artefact) | most called otherwise |", "|" + "---|" * 6]
+    lines += [
+        "",
+        "| class | detected | right | right at S/N ≥ 2 | P(artefact) | most called otherwise |",
+        "|" + "---|" * 6,
+    ]
     for name in sorted(set(found.name.tolist())):
         rows = found.name == name
         lines.append(_row(name, rows, right, bright, artefact, verdict))
@@ -145,7 +151,9 @@ def places(found: Sample) -> list[str]:
     for name in (*LOCAL, "all"):
         rows = np.isin(found.name, LOCAL) if name == "all" else found.name == name
         if rows.any():
-            lines.append(f"| {name} | {rows.sum()} | {meets[rows, 0].mean():.3f} | {meets[rows, :2].any(1).mean():.3f} |")
+            lines.append(
+                f"| {name} | {rows.sum()} | {meets[rows, 0].mean():.3f} | {meets[rows, :2].any(1).mean():.3f} |"
+            )
     return lines
 
 

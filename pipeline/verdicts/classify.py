@@ -97,8 +97,8 @@ def _columns(table: Table) -> Float:
     n = len(table["z"])
     unknown = np.full(n, np.nan)
     scalars = [np.arcsinh(_numbers(table.get(name, unknown)) / 3) for name in SCALARS]
-    words = [_has(table.get(f"{what}_kind"), word, n)
-             for what, known in (("blend", BLEND_WORDS), ("instrument", INSTRUMENT_WORDS)) for word in known]  # fmt: skip
+    words = [_has(table.get("blend_kind"), word, n) for word in BLEND_WORDS]
+    words += [_has(table.get("instrument_kind"), word, n) for word in INSTRUMENT_WORDS]
     z = _numbers(table["z"])
     ratio = np.log10((1 + _numbers(table.get("redshift_other", unknown))) / (1 + z))
     windows = np.nan_to_num(np.asarray(table["windows"], np.float64).reshape(n, -1, 3))[:, :N_WINDOWS]

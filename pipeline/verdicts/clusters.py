@@ -1,12 +1,13 @@
 """Clusters: anomalies of neighbouring fibers, of one petal, night or wavelength, that chance does not explain.
 
-A sky survey has no business with fibers: features at one observed wavelength in spectra that share a spectrograph or
-a night are the instrument's, however physical each looks by itself. For every candidate the test counts those of its
-group (some fibers of a petal on a night, the petal on that night, the night, the petal) with a feature of the same
-sign at the same observed wavelength, against a binomial expectation: as many of the group's candidates as of all the
-others have one there. For the whole survey the expectation is that of the wavelengths on either side. So a bad night
-with many different anomalies is no cluster, and neither is a wavelength where anomalies are common everywhere.
-False discoveries among the candidates are held at ``Q`` (Benjamini & Hochberg 1995).
+The sky knows nothing of fibers: features at one observed wavelength in spectra that share a spectrograph or a night
+are the instrument's, however physical each looks by itself. For every candidate the test counts those of its group
+(some fibers of a petal on a night, the petal on that night, the night, the petal) with a feature of the same sign at
+the same observed wavelength. By chance the survey's candidates with such a feature would be spread over all groups as
+all its candidates are: the hypergeometric distribution. For the whole survey the expectation is that of the
+wavelengths on either side. So a bad night with many different anomalies is no cluster, and neither is a wavelength
+where anomalies are common everywhere. False discoveries among the candidates are held at ``Q`` (Benjamini & Hochberg
+1995); who is in a fine cluster makes no coarser one significant.
 
 Legend: N candidates, W windows each, E entries: one for each window of each exposure of each candidate.
 """
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -29,11 +30,21 @@ SMALLEST = 3  # candidates a cluster
 MOST_WINDOWS = 2  # the strongest, of each candidate
 WEAKEST = 0.6  # of the strongest window's σ, below which a second one does not count
 SPAN = 6224.0  # Å, 3600 to 9824
-PRIOR = 10.0  # candidates' worth of a flat expectation
 REACH = (0.3, 5.0, 45.0)  # two features agree within this share of their width, at least and at most so many Å
 SIDE = 6.0  # how far beyond it the sidebands of the survey's own test reach, in units of it
 C_KMS = 299792.458  # km/s
-STELLAR = (3889.0, 3934.8, 3969.6, 4102.9, 4341.7, 4862.7, 5176.0, 5891.6, 5897.6, 6564.6)  # Å, stars' and the Milky Way's
+STELLAR = (
+    3889.0,
+    3934.8,
+    3969.6,
+    4102.9,
+    4341.7,
+    4862.7,
+    5176.0,
+    5891.6,
+    5897.6,
+    6564.6,
+)  # Å, stars' and the Milky Way's
 PETAL_FIBERS = 500
 GROUPINGS: Final = ("fibers", "petal_night", "night", "petal", "survey")
 _STAGES = (("fibers", "petal_night"), ("night", "petal"), ("survey",))
@@ -44,7 +55,7 @@ _CHUNKS = ((25, 0), (25, 12), (100, 0), (100, 50))  # fibers a chunk, and where 
 class Clusters:
     """For each of N candidates its most significant cluster; ``size`` is 1 where there is none."""
 
-    p_value: Array  # of its best grouping, corrected for the number of groupings tried together
+    p_value: Array  # of its best grouping, corrected for all the groups that it could have been found in
     member: NDArray[np.bool_]  # in a cluster at false discovery rate Q
     grouping: NDArray[np.str_]  # one of GROUPINGS
     size: Integers  # candidates in it
@@ -72,7 +83,8 @@ def find(windows_NWK: Any, fiber: Sequence[Sequence[int]], night: Sequence[Seque
         for name, key in made:
             found = _test(kept, key, n) if name != "survey" else _survey_test(kept)
             _keep_best(best, p, kept, *found, name)
-        p = np.minimum(p * len(made), 1.0)
+        looks = len(made) * np.maximum(np.bincount(kept.row, minlength=n), 1)  # groups and places tried
+        p = np.minimum(p * looks, 1.0)
         best.p_value[~best.member] = np.minimum(best.p_value, p)[~best.member]
         best.member[:] |= _discoveries(p)
     return best
@@ -112,11 +124,13 @@ def _entries(windows: Array, fiber: Sequence[Sequence[int]], night: Sequence[Seq
     nth = np.arange(len(of)) - np.repeat(np.cumsum(times) - times, times)
     known = length[row][of] > 0
     at = np.where(known, first[row][of] + nth, 0)
-    pick = lambda flat: np.where(known, flat[at] if len(flat) else 0, -1)  # noqa: E731
     wavelength, width = windows[row, which, 1][of], windows[row, which, 2][of]
     reach = np.clip(REACH[0] * width / C_KMS * wavelength, REACH[1], REACH[2])
     sign = np.sign(sigma[row, which]).astype(np.int64)[of]
-    return _Entries(row[of], which[of], pick(flat_fiber), pick(flat_night), wavelength, reach, sign, nth == 0)
+    fibers, nights = (
+        np.where(known, flat[at], -1) if len(flat) else np.full(len(of), -1) for flat in (flat_fiber, flat_night)
+    )
+    return _Entries(row[of], which[of], fibers, nights, wavelength, reach, sign, nth == 0)
 
 
 def _groupings(entries: _Entries) -> list[tuple[str, Integers]]:
@@ -141,12 +155,13 @@ def _test(entries: _Entries, key: Integers, n_all: int) -> tuple[Array, Integers
                       return_index=True)[1]] = True  # fmt: skip
     inside = _count(entries, group, counted)
     everywhere = _count(entries, np.zeros_like(group), entries.once)
-    outside = np.maximum(everywhere - inside, 0)
-    flat = np.minimum(2 * entries.reach / SPAN, 1.0)
-    share = np.minimum((outside + PRIOR * flat) / (np.maximum(n_all - n_group, 0) + PRIOR), 1.0)
-    p = binom.sf(inside - 2, np.maximum(n_group - 1, 0), share)  # inside − 1 others or more
-    expected = 1 + (n_group - 1) * share
-    return np.where((key >= 0) & (inside >= SMALLEST), p, 1.0), inside, expected
+    others, rivals = np.maximum(n_group - 1, 0), np.maximum(everywhere, inside) - 1
+    expected = 1 + rivals * others / max(n_all - 1, 1)
+    p = np.ones(len(key))
+    worth = (key >= 0) & (inside >= SMALLEST) & (inside > expected)
+    cases, which = np.unique(np.stack([inside, rivals, others])[:, worth], axis=1, return_inverse=True)
+    p[worth] = hypergeom.sf(cases[0] - 2, n_all - 1, cases[1], cases[2])[which.ravel()]  # inside − 1 others or more
+    return p, inside, expected
 
 
 def _survey_test(entries: _Entries) -> tuple[Array, Integers, Array]:

@@ -38,7 +38,13 @@ class Window:
     @property
     def is_trough(self) -> bool:
         """Whether it may be broad absorption, an outflow's."""
-        return self.kind == "absorption" and self.line in TROUGHS and -BAL_REACH <= self.velocity < -0.5 * self.width
+        blueward = -BAL_REACH <= self.velocity < -0.5 * self.width
+        return self.kind == "absorption" and self.line in TROUGHS and self.width > BROAD and blueward
+
+    @property
+    def on_line(self) -> bool:
+        """Whether it lies on its line, rather than to one side."""
+        return bool(self.line) and abs(self.velocity) < 800 + 0.25 * self.width
 
     def as_json(self) -> dict[str, Any]:
         """Return it with plain values, see docs/why.md."""
@@ -94,7 +100,7 @@ def _offers(rest: float, width: float, kind: str) -> list[_Offer]:
             weight = float(np.exp(-0.5 * (velocity / spread) ** 2)) / (1 + line.order)
             made.append(_Offer(line, velocity, weight, False))
         if kind == "absorption" and line.name in TROUGHS and -BAL_REACH <= velocity < -0.5 * width:
-            weight = 0.5 * float(np.exp(velocity / 12_000.0)) / (1 + line.order) * (1.0 if width > BROAD else 0.3)
+            weight = 0.5 * float(np.exp(velocity / 12_000.0)) / (1 + line.order) * (1.0 if width > BROAD else 0.05)
             made.append(_Offer(line, velocity, weight, True))
     return made
 

@@ -17,6 +17,7 @@ STRONG = {"Lyα": 1215.67, "C IV": 1549.06, "C III]": 1908.73, "Mg II": 2799.12,
 CONFUSED = 0.012  # relative, within which two lines' wavelengths make a confusion of redshifts
 LOCAL = 5.0  # σ of the strongest window, below which nothing local is worth pointing at
 SECOND = 0.35  # of the strongest window's σ, from which others are named too
+BROAD_LINE = 2000.0  # km/s
 FAINT = 0.25  # S/N a pixel, below which there may be no light at all
 STARS = {"star_white_dwarf": "a white dwarf", "star_hot_star": "a hot star", "star_cool_star": "a cool star",
          "star_late_star": "a red dwarf"}  # fmt: skip
@@ -47,11 +48,14 @@ class Case:
         """The strongest window."""
         return self.windows[0] if self.windows else None
 
+    def value_of(self, feature: str) -> float:
+        """Return a feature as it is; 0 where it is not known."""
+        value = 0.0 if self.features is None else float(self.features[FEATURES.index(feature)])
+        return value if math.isfinite(value) else 0.0
+
     def sigma_of(self, feature: str) -> float:
         """Undo a feature's compression: its σ, signed; 0 where it is not known."""
-        if self.features is None or not np.isfinite(value := float(self.features[FEATURES.index(feature)])):
-            return 0.0
-        return 3.0 * math.sinh(value)
+        return 3.0 * math.sinh(self.value_of(feature))
 
 
 def sentence(case: Case) -> str:
@@ -81,28 +85,29 @@ def _sky(case: Case) -> str:
         return "residuals of the night sky's lines: an imperfect sky subtraction."
     many = [w for w in case.windows if w.observed > 7200] or [top]
     low, high = min(w.observed for w in many), max(w.observed for w in many)
-    where = f"between {low:.0f} and {high:.0f} Å" if len(many) > 1 else f"at {low:.0f} Å"
-    return f"misfit on night-sky lines {where} ({_sigma(top.sigma)} at {_at(top)}): an imperfect sky subtraction."
+    where = f"between {low:.0f} and {high:.0f} Å" if high - low > 1 else f"at {low:.0f} Å"
+    return (
+        f"misfit on night-sky lines {where} ({_sigma(many[0].sigma)} at {_at(many[0])}): an imperfect sky subtraction."
+    )
 
 
 def _arm(case: Case) -> str:
-    br = max(abs(case.sigma_of(f"overlap_br_{what}")) for what in ("mean", "slope"))
-    rz = max(abs(case.sigma_of(f"overlap_rz_{what}")) for what in ("mean", "slope"))
-    blue, red = abs(case.sigma_of("b_ramp")), abs(case.sigma_of("z_scale"))
-    inside = abs(case.sigma_of("r_step"))
-    name, strength = case.instrument
-    best = max(br, rz, blue, red, inside)
-    if best < 2:
-        said = f" ({_sigma(strength)})" if strength > 2 else ""
+    overlap = {arms: max(abs(case.sigma_of(f"overlap_{arms}_{what}")) for what in ("mean", "slope"))
+               for arms in ("br", "rz")}  # fmt: skip
+    blue, red, inside = (abs(case.sigma_of(name)) for name in ("b_ramp", "z_scale", "r_step"))
+    if max(*overlap.values(), blue, red, inside) < 2:
+        said = f" ({_sigma(case.instrument[1])})" if case.instrument[1] > 2 else ""
         return f"a step where the spectrograph's arms meet{said}."
-    if inside > max(blue, red) and inside > 0.7 * max(br, rz):
-        place = 6700 + 1800 * float(case.features[FEATURES.index("r_step_wavelength")]) if case.features is not None else 0
+    if inside > max(blue, red) and inside > 0.7 * max(overlap.values()):
+        place = 6700 + 1800 * case.value_of("r_step_wavelength")
         return f"a step within the R arm near {place:.0f} Å ({_sigma(inside)})."
-    if max(br, blue) >= max(rz, red):
-        seen = f", {_sigma(br)} between the arms where they overlap" if br > 3 else ""
-        return f"arm step at 5780 Å: the B arm's flux drifts from the R arm's ({_sigma(max(blue, br))}{seen})."
-    seen = f", {_sigma(rz)} between the arms where they overlap" if rz > 3 else ""
-    return f"arm step at 7570 Å: the Z arm's flux is off the R arm's ({_sigma(max(red, rz))}{seen})."
+    at_blue = max(overlap["br"], blue) >= max(overlap["rz"], red)
+    gap, own = (overlap["br"], blue) if at_blue else (overlap["rz"], red)
+    what = (
+        "arm step at 5780 Å: the B arm's flux drifts from" if at_blue else "arm step at 7570 Å: the Z arm's flux is off"
+    )
+    seen = f", {_sigma(gap)} between the arms where they overlap" if gap > 3 else ""
+    return f"{what} the R arm's ({_sigma(max(own, gap))}{seen})."
 
 
 def _spike(case: Case) -> str:
@@ -111,19 +116,25 @@ def _spike(case: Case) -> str:
         return "a spike narrower than the instrument resolves: a cosmic ray or a bad pixel."
     if SPIKE[0] < top.observed < SPIKE[1]:
         return f"spike on the sky's [O I] line at {_at(top)} ({_sigma(top.sigma)})."
-    return f"spike at {_at(top)} ({_sigma(top.sigma)}), narrower than the instrument resolves: a cosmic ray or bad pixel."
+    return (
+        f"spike at {_at(top)} ({_sigma(top.sigma)}), narrower than the instrument resolves: a cosmic ray or bad pixel."
+    )
 
 
 def _column(case: Case) -> str:
-    top = case.top
-    for window in case.windows:
-        if window.sigma < 0 and DIP[0] < window.observed < DIP[1]:
-            return f"dip at {_at(window)} ({_sigma(window.sigma)}), where the B arm's reflectivity fails: not the quasar's."
-        if window.sigma < 0 and HOLE[0] < window.observed < HOLE[1]:
-            return f"absorption at {_at(window)} ({_sigma(window.sigma)}), a known fault of the Z arm: not the quasar's."
-    if top is None:
+    places = (("dip_4390", DIP, "dip", "where the B arm's reflectivity fails"),
+              ("absorption_8630", HOLE, "absorption", "a known fault of the Z arm"))  # fmt: skip
+    for _, (low, high), what, reason in places:
+        here = [w for w in case.windows if w.sigma < 0 and low < w.observed < high]
+        if here:
+            return f"{what} at {_at(here[0])} ({_sigma(here[0].sigma)}), {reason}: not the quasar's."
+    for feature, (low, high), what, reason in places:
+        if case.sigma_of(feature) < -LOCAL:
+            middle = 0.5 * (low + high)
+            return f"{what} near {middle:.0f} Å ({_sigma(case.sigma_of(feature))}), {reason}: not the quasar's."
+    if case.top is None:
         return "bad or masked pixels."
-    return f"misfit at {_at(top)} ({_sigma(top.sigma)}) as bad or masked pixels make it."
+    return f"misfit at {_at(case.top)} ({_sigma(case.top.sigma)}) as bad or masked pixels make it."
 
 
 def _group(case: Case) -> str:
@@ -134,27 +145,30 @@ def _group(case: Case) -> str:
     }[group.get("grouping", "fibers")]  # fmt: skip
     expected = group.get("expected", 1.0)
     chance = f"{expected:.0f}" if expected >= 10 else f"{expected:.1f}"
+    what, size = f"{group.get('kind', 'feature')} at {group.get('observed', 0.0):.0f} Å", group.get("size", 0)
     return (
-        f"the same {group.get('kind', 'feature')} at {group.get('observed', 0.0):.0f} Å in {group.get('size', 0)} anomalies "
-        f"{where}, where chance makes {chance}: the instrument's, not the quasar's."
+        f"the same {what} in {size} anomalies {where}, where chance makes {chance}: the instrument's, not the quasar's."
     )
 
 
 def _redshift(case: Case) -> str:
     other, gain = case.redshift
-    if not (gain > 2 and math.isfinite(other)):
-        return f"an ordinary quasar, but hardly at z = {case.z:.2f}: its lines are not where they should be."
-    confusion = _confusion(case.z, other)
-    return f"fits z = {other:.2f} far better than {case.z:.2f} ({_sigma(gain)}){confusion}."
+    if gain > 2 and math.isfinite(other):
+        return f"fits z = {other:.2f} far better than {case.z:.2f} ({_sigma(gain)}){_confusion(case.z, other)}."
+    own = (1 + case.z) * 10 ** case.value_of("lines_z_apart") - 1  # what the brightest lines alone suggest
+    gain = case.sigma_of("lines_gain")
+    if gain > 3:
+        return f"its lines fit z = {own:.2f} better than {case.z:.2f} ({_sigma(gain)}){_confusion(case.z, own)}."
+    return f"an ordinary quasar, but hardly at z = {case.z:.2f}: its lines are not where they should be."
 
 
 def _confusion(z: float, other: float) -> str:
     """Which line was taken for which, if that explains the two redshifts."""
     for true, place in STRONG.items():
         for taken, wanted in STRONG.items():
-            if true != taken and abs(place * (1 + other) / (wanted * (1 + z)) - 1) < CONFUSED:
-                if 3700 < place * (1 + other) < 9800:
-                    return f": {true} was taken for {taken}"
+            observed = place * (1 + other)
+            if true != taken and 3700 < observed < 9800 and abs(observed / (wanted * (1 + z)) - 1) < CONFUSED:
+                return f": {true} was taken for {taken}"
     return ""
 
 
@@ -162,28 +176,32 @@ def _source(case: Case) -> str:
     kind, sigma, z = case.blend
     name = kind.replace("_", " ").strip()
     if sigma > 3 and name:
-        article = "an" if name[0].lower() in "aeiou" else "a"
         if "dwarf" in name.lower() or name.lower() in ("wd", "star wd"):
             return f"looks like a white dwarf, not a quasar ({_sigma(sigma)})."
-        at = f" at z = {z:.2f}" if math.isfinite(z) and z > 0.01 else ""
-        return f"light of {article} {name}{at} with the quasar's ({_sigma(sigma)})."
+        return f"{_light(name, z)} with the quasar's ({_sigma(sigma)})."
     best = max(STARS, key=case.sigma_of)
-    if case.sigma_of(best) > max(3.0, 0.7 * case.sigma_of("galaxy_lines")):
-        return f"looks like {STARS[best]}, alone or with the quasar: its absorption lines at z = 0 ({_sigma(case.sigma_of(best))})."
+    strength = case.sigma_of(best)
+    if strength > max(3.0, 0.7 * case.sigma_of("galaxy_lines")):
+        return f"looks like {STARS[best]}, alone or with the quasar: its absorption at z = 0 ({_sigma(strength)})."
     return "another source's light with the quasar's, a star or a galaxy."
+
+
+def _light(name: str, z: float) -> str:
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"light of {article} {name}" + (f" at z = {z:.2f}" if math.isfinite(z) and z > 0.01 else "")
 
 
 def _physical(case: Case) -> str:
     kind, sigma, z = case.blend
     if case.driver == "blend" and sigma > 3:
-        at = f" at z = {z:.2f}" if math.isfinite(z) and z > 0.01 else ""
-        return f"a second source's light with the quasar's, perhaps a {kind.replace('_', ' ') or 'quasar'}{at} ({_sigma(sigma)})."
+        return f"{_light(kind.replace('_', ' ').strip() or 'second quasar', z)} with the quasar's ({_sigma(sigma)})."
+    other, gain = case.redshift
+    if case.driver == "redshift" and gain > 3:
+        return f"some lines fit z = {other:.2f} better than {case.z:.2f} ({_sigma(gain)}), but not all of them."
     top = case.top
-    if case.driver == "redshift" and case.redshift[1] > 3:
-        return f"lines that fit z = {case.redshift[0]:.2f} better than {case.z:.2f} ({_sigma(case.redshift[1])}), but not all of them."
     if top is None or abs(top.sigma) < LOCAL or (case.driver in ("density", "global") and abs(top.sigma) < 2 * LOCAL):
         return _overall(case)
-    return _troughs(case) or _local(case)
+    return _troughs(case) or _weak_line(case) or _shape(case) or _local(case)
 
 
 def _overall(case: Case) -> str:
@@ -206,9 +224,31 @@ def _troughs(case: Case) -> str:
     high = max(-w.velocity + 0.5 * w.width for w in own)
     others = {w.line: w for w in reversed(case.windows) if w.is_trough and w.line != top.line}
     also = ", ".join(f"{name} ({_sigma(w.sigma)})" for name, w in list(others.items())[::-1])
-    text = f"absorption {_about(low) if low else 0}–{_about(high)} km/s blueward of {top.line} ({_sigma(top.sigma)})"
-    broad = high - low >= 2000
-    return text + (f", also {also}" if also else "") + (": BAL-like." if broad else ".")
+    text = f"absorption {_about(low)}–{_about(high)} km/s blueward of {top.line} ({_sigma(top.sigma)})"
+    usual = top.line in ("C IV", "Si IV", "N V") or bool(others)
+    return text + (f", also {also}" if also else "") + (": BAL-like." if usual else ": perhaps an outflow.")
+
+
+def _weak_line(case: Case) -> str:
+    """A broad deficit on a strong emission line."""
+    top = case.windows[0]
+    if top.sigma > 0 or top.width < BROAD_LINE or top.line not in STRONG or not top.on_line:
+        return ""
+    return f"{top.line} emission at {_at(top)} weaker than in quasars like it, or absorbed ({_sigma(top.sigma)})."
+
+
+def _shape(case: Case) -> str:
+    """Broad excess and broad deficit side by side: no feature, but another shape."""
+    top = case.windows[0]
+    if top.width < BROAD_LINE:
+        return ""
+    broad = [w for w in case.windows[1:] if w.width >= BROAD_LINE and abs(w.sigma) > SECOND * abs(top.sigma)]
+    against = [w for w in broad if w.sigma * top.sigma < 0]
+    if not against:
+        return ""
+    high, low = (top, against[0]) if top.sigma > 0 else (against[0], top)
+    return (f"unusual continuum or line shape overall: too bright near {_at(high)} ({_sigma(high.sigma)}), "
+            f"too faint near {_at(low)} ({_sigma(low.sigma)}).")  # fmt: skip
 
 
 def _local(case: Case) -> str:
@@ -224,17 +264,16 @@ def _line(window: Window) -> str:
     rest = f"rest {window.rest:.0f} Å"
     if window.line and window.certainty >= 0.35:
         sure = "" if window.certainty >= 0.6 else "perhaps "
-        if abs(window.velocity) < 800 + 0.25 * window.width:
+        if window.on_line:
             return f"{rest}, {sure}{window.line}"
         side = "blueward" if window.velocity < 0 else "redward"
         return f"{rest}, {sure}{_about(abs(window.velocity))} km/s {side} of {window.line}"
     if window.kind == "absorption" and in_forest(window):
         return f"{rest}, in the Lyα forest"
-    return f"{rest}, where no line is known" if window.kind == "emission" else rest
+    return f"{rest}, away from the usual lines" if window.kind == "emission" else rest
 
 
 _SAID: dict[str, Callable[[Case], str]] = {
     "sky_residual": _sky, "arm_step": _arm, "spike": _spike, "bad_column": _column, "fiber_group": _group,
     "wrong_redshift": _redshift, "star_or_blend": _source, "physical": _physical,
 }  # fmt: skip
-
