@@ -87,7 +87,7 @@ def _asked(found: Found) -> list[str]:
         *_least(ours, "white_dwarf", "S/N≥2", 0.9),
         ("smallest share of a trap, ≥ 0.005", min(traps), min(traps) >= 0.005),
         ("largest share of a trap, ≤ 0.015", max(traps), max(traps) <= 0.015),
-        ("largest |Spearman| with S/N or z, ≤ 0.05", max(ties), max(ties) <= 0.05),
+        ("largest absolute Spearman with S/N or z, ≤ 0.05", max(ties), max(ties) <= 0.05),
         ("KS distance of p-values, ≤ 0.02", found.uniformity.overall, found.uniformity.overall <= 0.02),
         ("its largest in 25 cells of z × S/N, ≤ 0.05", cell, cell <= 0.05),
         *(

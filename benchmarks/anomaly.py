@@ -189,7 +189,7 @@ def _title(options: Options, seconds: float) -> list[str]:
     machine = f"{_processor()}, {options.jobs} cores, {memory:.0f} GB, {device}"
     words = [word for word in sys.argv[1:] if word != "--write"]
     command = " ".join(["python -m benchmarks.anomaly", *_without_folder(words)])
-    each = ", ".join(f"{name} {options.sizes.rows(name):,}" for name in sky.PARTS)
+    each = ", ".join(f"{name} {len(sky.Part(options.folder / name).flux):,}" for name in sky.PARTS)
     lines = [
         f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · `{command}` · {seconds:.0f} s"
     ]
