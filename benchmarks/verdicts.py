@@ -92,7 +92,8 @@ def exported(boosted: Any) -> Trees:
     return Trees(
         flat["feature_idx"].astype(np.uint8), flat["num_threshold"].astype(np.float32), left, right,
         flat["missing_go_to_left"].astype(bool), np.where(leaf, flat["value"], 0).astype(np.float32),
-        first.reshape(-1, len(KINDS)).astype(np.int32), np.ravel(boosted._baseline_prediction).astype(np.float32),
+        first.reshape(len(boosted._predictors), -1).astype(np.int32),
+        np.ravel(boosted._baseline_prediction).astype(np.float32),
     )  # fmt: skip
 
 

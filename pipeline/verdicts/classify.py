@@ -51,8 +51,8 @@ def verdicts(table: Table) -> Verdicts:
     """Judge all candidates of a survey together.
 
     Args:
-        table: columns of candidates, N values each: ``features`` [N, F] (NaN where unknown), ``windows`` [N, 15] or
-            [N, 5, 3], ``z``, ``snr``, ``fiber`` and ``night`` (a list a candidate), and as far as they are known
+        table: columns of candidates, N values each: ``features`` [N, F] (a row None or NaN where unknown),
+            ``windows`` [N, 15] or [N, 5, 3], ``z``, ``snr``, ``fiber`` and ``night`` (a list a candidate), and as far as they are known
             ``blend``, ``blend_kind``, ``instrument``, ``instrument_kind``, ``redshift_gain``, ``redshift_other``,
             ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
     """
@@ -87,9 +87,13 @@ def combine(single_NK: Float, cluster: clusters.Clusters) -> Verdicts:
 
 def inputs(table: Table) -> Float:
     """Return what the trees ask of candidates, [N, F + G]; NaN where a table does not say."""
-    features_NF = np.asarray(table["features"], np.float32).reshape(len(table["z"]), -1)
-    if features_NF.shape[1] != len(FEATURES):
-        raise ValueError(f"expected {len(FEATURES)} features a candidate, found {features_NF.shape[1]}: score again")
+    features_NF = np.full((len(table["z"]), len(FEATURES)), np.nan, np.float32)
+    for row, values in enumerate(table["features"]):
+        if values is None:
+            continue
+        if len(values) != len(FEATURES):
+            raise ValueError(f"expected {len(FEATURES)} features a candidate, found {len(values)}: calibrate again")
+        features_NF[row] = values
     return np.concatenate([features_NF, _columns(table)], 1)
 
 
@@ -101,11 +105,14 @@ def _columns(table: Table) -> Float:
     words += [_has(table.get("instrument_kind"), word, n) for word in INSTRUMENT_WORDS]
     z = _numbers(table["z"])
     ratio = np.log10((1 + _numbers(table.get("redshift_other", unknown))) / (1 + z))
-    windows = np.nan_to_num(np.asarray(table["windows"], np.float64).reshape(n, -1, 3))[:, :N_WINDOWS]
+    windows = np.nan_to_num(
+        np.asarray(table["windows"], np.float64).reshape(n, clusters.n_windows(table["windows"], n), 3)
+    )
+    windows = np.pad(windows, ((0, 0), (0, N_WINDOWS), (0, 0)))[:, :N_WINDOWS]
     seen = windows[:, :, 0] != 0
     parts = np.stack([np.arcsinh(windows[:, :, 0] / 3), np.where(seen, windows[:, :, 1], np.nan),
                       np.log10(np.where(seen, windows[:, :, 2], np.nan))], 2)  # fmt: skip
-    columns = [*scalars, *words, ratio, *parts.reshape(n, -1).T, z, np.arcsinh(_numbers(table["snr"]))]
+    columns = [*scalars, *words, ratio, *parts.reshape(n, 3 * N_WINDOWS).T, z, np.arcsinh(_numbers(table["snr"]))]
     return np.stack(columns, 1).astype(np.float32)
 
 

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, hypergeom
+from scipy.special import gammaln
+from scipy.stats import binom
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -31,6 +32,7 @@ MOST_WINDOWS = 2  # the strongest, of each candidate
 WEAKEST = 0.6  # of the strongest window's σ, below which a second one does not count
 SPAN = 6224.0  # Å, 3600 to 9824
 REACH = (0.3, 5.0, 45.0)  # two features agree within this share of their width, at least and at most so many Å
+TERMS = 64  # of the hypergeometric tail
 SIDE = 6.0  # how far beyond it the sidebands of the survey's own test reach, in units of it
 C_KMS = 299792.458  # km/s
 STELLAR = (
@@ -73,8 +75,8 @@ def find(windows_NWK: Any, fiber: Sequence[Sequence[int]], night: Sequence[Seque
         night: their nights.
     """
     windows = np.asarray(windows_NWK, np.float64)
-    entries = _entries(windows.reshape(len(windows), -1, 3), fiber, night)
     n = len(windows)
+    entries = _entries(windows.reshape(n, n_windows(windows, n), 3), fiber, night)
     best = Clusters(np.ones(n), np.zeros(n, bool), np.full(n, "", "U12"), np.ones(n, np.int64), np.ones(n),
                     np.full(n, np.nan), np.zeros(n, np.int64))  # fmt: skip
     for stage in _STAGES:  # the finer clusters first: who is in one makes no coarser one significant
@@ -88,6 +90,11 @@ def find(windows_NWK: Any, fiber: Sequence[Sequence[int]], night: Sequence[Seque
         best.p_value[~best.member] = np.minimum(best.p_value, p)[~best.member]
         best.member[:] |= _discoveries(p)
     return best
+
+
+def n_windows(windows: Any, n: int) -> int:
+    """Return how many windows each of ``n`` candidates has in an array of three numbers each."""
+    return int(np.size(windows)) // (3 * max(n, 1))
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,9 @@ class _Entries:
 def _entries(windows: Array, fiber: Sequence[Sequence[int]], night: Sequence[Sequence[int]]) -> _Entries:
     windows = windows[:, :MOST_WINDOWS]
     sigma = np.nan_to_num(windows[:, :, 0])
-    row, which = np.nonzero((np.abs(sigma) > 0) & (np.abs(sigma) >= WEAKEST * np.abs(sigma).max(1, keepdims=True)))
+    row, which = np.nonzero(
+        (np.abs(sigma) > 0) & (np.abs(sigma) >= WEAKEST * np.abs(sigma).max(1, keepdims=True, initial=0.0))
+    )
     length = np.array([min(len(f), len(m)) for f, m in zip(fiber, night, strict=True)], np.int64)
     flat_fiber, flat_night = (
         np.array([x for one, k in zip(lists, length.tolist(), strict=True) for x in list(one)[:k]], np.int64)
@@ -160,8 +169,26 @@ def _test(entries: _Entries, key: Integers, n_all: int) -> tuple[Array, Integers
     p = np.ones(len(key))
     worth = (key >= 0) & (inside >= SMALLEST) & (inside > expected)
     cases, which = np.unique(np.stack([inside, rivals, others])[:, worth], axis=1, return_inverse=True)
-    p[worth] = hypergeom.sf(cases[0] - 2, n_all - 1, cases[1], cases[2])[which.ravel()]  # inside − 1 others or more
+    p[worth] = _tail(cases[0] - 1, n_all - 1, cases[1], cases[2])[which.ravel()]  # inside − 1 others or more
     return p, inside, expected
+
+
+def _tail(k: Integers, population: int, marked: Integers, drawn: Integers) -> Array:
+    """Return P(X ≥ k) of the hypergeometric distribution, for k above its mean: a sum of ever smaller terms."""
+    whole = np.full_like(k, population)
+    ways = _log_choose(marked, k) + _log_choose(whole - marked, drawn - k) - _log_choose(whole, drawn)
+    term = np.exp(ways)
+    total = term.copy()
+    for more in range(TERMS):
+        at = k + more
+        ratio = (marked - at) * (drawn - at) / ((at + 1.0) * np.maximum(population - marked - drawn + at + 1, 1))
+        term = term * np.maximum(ratio, 0.0)
+        total += term
+    return np.asarray(np.minimum(total, 1.0))
+
+
+def _log_choose(n: Integers, k: Integers) -> Array:
+    return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))
 
 
 def _survey_test(entries: _Entries) -> tuple[Array, Integers, Array]:

@@ -61,11 +61,12 @@ def _slide(values_BL: Tensor, kernel: Tensor) -> Tensor:
 
 def _stands_out(top: Tensor, total: Tensor, kernel: Tensor) -> Tensor:
     spread = _slide(total, kernel.square()).clamp_(min=TINY)
-    return _slide(top, kernel) * spread.rsqrt_()
+    value: Tensor = _slide(top, kernel) * spread.rsqrt_()
+    return value
 
 
 def _centre(index: Tensor, level: int) -> Tensor:
-    return WAVELENGTH_START + WAVELENGTH_STEP * ((index + 0.5) * 2**level - 0.5)
+    return WAVELENGTH_START + WAVELENGTH_STEP * ((index + 0.5) * float(1 << level) - 0.5)
 
 
 def peaks(pull_BL: Tensor, root_BL: Tensor) -> tuple[Peaks, Tensor]:
