@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline import calibration as believe
+from pipeline import credibility
 from pipeline.errors import RunError
 from pipeline.progress import progress
 from pipeline.session import Session
@@ -78,7 +78,7 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
         int(calibration.sum()),
         int(done.extrapolated.sum()),
         dict(Counter(judged["verdict"].drop_null().to_pylist()).most_common()),
-        believe.look_elsewhere(done.p_value, done.q_value),
+        credibility.look_elsewhere(done.p_value, done.q_value),
         promoted,
         time.monotonic() - start,
     )
@@ -154,9 +154,10 @@ def _metrics(
     training = table["in_training"].to_numpy()
     return {
         "calibration spectra": (summary.n_calibration, "spectra"),
+        "anomalies among calibration spectra, estimated share": done.anomalous,
         "p-values extrapolated": (summary.n_extrapolated, "spectra"),
-        **believe.discoveries(done.p_value, done.q_value),
+        **credibility.discoveries(done.p_value, done.q_value),
         **{f"verdict {name}": (summary.verdicts.get(name, 0), "spectra") for name in VERDICTS},
-        **believe.uniformity(done.p_value, z, snr, training, calibration),
+        **credibility.uniformity(done.p_value, z, snr, training, calibration),
         "seconds": (summary.seconds, "s"),
     }

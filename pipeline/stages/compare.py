@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.disagreement import Disagreement, compare
 from pipeline.errors import ModelsDisagree, RunError
+from pipeline.report.trust import ALLOWED, FRACTION
 from pipeline.session import Session
 from pipeline.stores import catalog, registry, runs
 
 STAGE = "compare"  # of the metrics
-FRACTION, ALLOWED = "models disagree on strange spectra", "models may disagree on strange spectra"
 _COLUMNS = ("spectrum_id", "targetid", "coadd", "z", "anomaly_score", "p_value", "rank")
 
 
