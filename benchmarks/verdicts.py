@@ -26,7 +26,7 @@ from pipeline.verdicts.trees import Trees
 
 SEEDS = {"train": 9_301, "test": 9_302}  # of injections; the anomaly benchmark's own are others
 EACH = {"train": 512, "test": 256}  # injections a class
-NATURAL, BAD_COLUMNS = 12_000, 512  # ordinary spectra looked through, and bad columns made
+NATURAL, BAD_COLUMNS = 8_000, 512  # ordinary spectra looked through, and bad columns made
 ORDINARY_WEIGHT = 0.5  # of a detected ordinary spectrum in the fit; it counts as physical
 FAINT = 6.0  # σ; fainter injections teach noise
 ROUNDS, LEAVES, RATE = 110, 12, 0.09

@@ -52,9 +52,9 @@ def verdicts(table: Table) -> Verdicts:
 
     Args:
         table: columns of candidates, N values each: ``features`` [N, F] (a row None or NaN where unknown),
-            ``windows`` [N, 15] or [N, 5, 3], ``z``, ``snr``, ``fiber`` and ``night`` (a list a candidate), and as far as they are known
-            ``blend``, ``blend_kind``, ``instrument``, ``instrument_kind``, ``redshift_gain``, ``redshift_other``,
-            ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
+            ``windows`` [N, 15] or [N, 5, 3], ``z``, ``snr``, ``fiber`` and ``night`` (a list a candidate), and as far
+            as they are known ``blend``, ``blend_kind``, ``instrument``, ``instrument_kind``, ``redshift_gain``,
+            ``redshift_other``, ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
     """
     single = alone(table)
     cluster = clusters.find(table["windows"], table["fiber"], table["night"])
