@@ -149,6 +149,20 @@ def _tops(bench: Bench, method: str, scores: Scores) -> list[Row]:
     ]  # fmt: skip
 
 
+def reconstruction(bench: Bench, chi2: dict[str, Array]) -> dict[str, dict[str, float]]:
+    """Return method → band → median reduced χ² of the normals, against the noise alone."""
+    normals = bench.part("normals")
+    out = {}
+    for method, values in chi2.items():
+        bands = {"all": float(np.median(values))}
+        for axis in ("snr", "z"):
+            band = np.digitize(normals.column(axis), BANDS[axis]) - 1
+            bands |= {name: float(np.median(values[band == index])) if (band == index).any() else float("nan")
+                      for index, name in enumerate(BAND_NAMES[axis])}  # fmt: skip
+        out[method] = bands
+    return out
+
+
 @dataclass(frozen=True)
 class Duel:
     """Ours against the best baseline of a class, on the same objects."""

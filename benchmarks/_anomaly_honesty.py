@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks import _anomaly_metrics as metrics
 from benchmarks._anomaly_baselines import Bench
 from benchmarks._anomaly_ours import Variant, components, p_values, raw_scores
-from pipeline.significance import calibrate_scores
+from pipeline.significance import calibrate_scores, q_values
 
 Array = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def false_discoveries(bench: Bench, variant: Variant, draws: int = DRAWS, seed: 
         part = np.repeat(np.arange(len(PARTS)), [wanted[name] for name in PARTS])
         done = calibrate_scores(joined, z, snr, part == 0, np.arange(len(part)))
         tested = part > 0
-        q_value = metrics.benjamini_hochberg(done.p_value[tested])
+        q_value = q_values(done.p_value[tested])
         for level in LEVELS:
             found[level].append(metrics.discoveries(q_value, part[tested] == 2, level))
     return [_rate(level, some) for level, some in found.items()]

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks._anomaly_baselines import REFERENCE
 from benchmarks._anomaly_evaluation import BAND_NAMES, KINDS, TOPS, Duel, Judged, Row
 from benchmarks._anomaly_honesty import Rate, Uniformity
+from benchmarks._anomaly_latents import Leak
 from benchmarks._anomaly_sky import TRAPS
 
 
@@ -26,6 +27,8 @@ class Found:
     uniformity: Uniformity
     rates: list[Rate]
     stability: dict[str, float]  # which two → Jaccard index of the top 1%
+    reconstruction: dict[str, dict[str, float]]  # method → band → median reduced χ²
+    leak: Leak
     verdicts: str  # a page of its own, or nothing
 
     def everyone(self) -> list[Judged]:
@@ -61,6 +64,7 @@ def page(found: Found, title: list[str]) -> str:
         ["## Traps: share above the 1% threshold of normals", "", *_trap_table(found)],
         ["## Top of a survey with every group at its natural rate, mean counts", "", *_tops(found)],
         ["## Stability: Jaccard index of the top 1% of the normals and injections", "", *_stability(found)],
+        ["## Reconstruction: median reduced χ² of the normals", "", *_reconstruction(found)],
         ["## p-values and false discoveries", "", *_honesty(found)],
     ]
     if found.verdicts:
@@ -95,6 +99,7 @@ def _asked(found: Found) -> list[str]:
              0.5 <= rate.fdr / rate.nominal <= 1.1)
             for rate in found.rates
         ),
+        ("R² of redshift from the latents of copies, ≤ 0.1", found.leak.redshift, found.leak.redshift <= 0.1),
         ("classes significantly below their best baseline, 0", float(len(worse)), not worse),
     ]  # fmt: skip
     return table(["asked", "found", ""], [[name, f"{value:.3f}", "yes" if met else "**no**"]
@@ -167,6 +172,15 @@ def _tops(found: Found) -> list[str]:
 
 def _stability(found: Found) -> list[str]:
     return table(["models", "Jaccard"], [[name, f"{value:.3f}"] for name, value in found.stability.items()])
+
+
+def _reconstruction(found: Found) -> list[str]:
+    bands = list(next(iter(found.reconstruction.values())))
+    rows = [[name, *(f"{one[band]:.4f}" if np.isfinite(one[band]) else "–" for band in bands)]
+            for name, one in found.reconstruction.items()]  # fmt: skip
+    leak = (f"Copies of the same quasars: boosted trees read R² = {found.leak.redshift:.3f} of a change in redshift "
+            f"and {found.leak.flux:.3f} of a change in flux off the latents.")  # fmt: skip
+    return [*table(["model", *bands], rows), leak, ""]
 
 
 def _honesty(found: Found) -> list[str]:

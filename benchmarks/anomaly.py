@@ -26,8 +26,9 @@ from benchmarks import _anomaly_baselines as baselines
 from benchmarks import _anomaly_ours as ours
 from benchmarks import _anomaly_sky as sky
 from benchmarks._anomaly_baselines import Bench, Scores
-from benchmarks._anomaly_evaluation import Judged, duels, judge
+from benchmarks._anomaly_evaluation import Judged, duels, judge, reconstruction
 from benchmarks._anomaly_honesty import false_discoveries, uniformity
+from benchmarks._anomaly_latents import leaks
 from benchmarks._anomaly_metrics import jaccard
 from benchmarks._anomaly_ours import OURS, Variant
 from benchmarks._anomaly_report import Found, as_csv, page
@@ -99,13 +100,23 @@ def run(options: Options) -> Found:
         do(method, lambda method=method: baselines.METHODS[method](bench))
     if options.spender:
         _spender(bench, options, do, ours.seconds_of(bench, main_one))
+    equal = f"PCA-{main_one.vae.latent}, χ²"
+    if equal not in judged:
+        do(equal, lambda: baselines.chi2(bench, main_one.vae.latent))
+    fits = {
+        name: bench.kept(name, dict)["normals"] for name in judged if name.startswith("PCA") and name.endswith(", χ²")
+    }
+    fits[OURS] = ours.raw_scores(bench, main_one, "normals")["chi2_reduced"]
+    with _stage("what the latents encode"):
+        leak = leaks(ours.model_of(bench, main_one), options.seed)
     with _stage("p-values and false discoveries"):
         honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
     rivals = [one for name, one in judged.items() if name not in mine]
     product = judged[main_one.name]
     return Found(
         product, rivals, [judged[one.name] for one in others], seconds, duels(product, rivals), *honest,
-        _stability(mine), _verdicts(bench, main_one, options, stick) if options.verdicts else "",
+        _stability(mine), reconstruction(bench, fits), leak,
+        _verdicts(bench, main_one, options, stick) if options.verdicts else "",
     )  # fmt: skip
 
 

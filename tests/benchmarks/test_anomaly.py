@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import _anomaly_calibration as calibration
 from benchmarks import _anomaly_evaluation as evaluation
+from benchmarks import _anomaly_latents as latents
 from benchmarks import _anomaly_metrics as metrics
 from benchmarks import _anomaly_sky as sky
 from benchmarks import _anomaly_yardstick as yardstick
@@ -35,18 +36,19 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
     monkeypatch.setattr(evaluation, "KINDS", KINDS)
     monkeypatch.setattr(sky, "BLOCK", BLOCK)
     monkeypatch.setattr(yardstick, "QUASARS", 256)
+    monkeypatch.setattr(latents, "OBJECTS", 40)
     options = Options(tmp_path, TINY, 5, jobs=1, seeds=0, methods=CHEAP, spender=False, verdicts=False, draws=2,
                       settings="latent=4,segments=1")  # fmt: skip
     found = run(options)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    methods = {"skysift", "skysift embedding, isolation forest", *CHEAP}
+    methods = {"skysift", "skysift embedding, isolation forest", "PCA-4, χ²", *CHEAP}
     assert {row["method"] for row in rows} == methods
     for method in methods:
         mine = [row for row in rows if row["method"] == method]
         assert {row["group"] for row in mine if row["metric"] == "recall 1%"} == {*classes, "physical", "artefact"}
         assert {row["group"] for row in mine if row["metric"] == "trap share 1%"} == set(TRAPS)
     text = page(found, ["title"])
-    assert text.count("\n## ") == 9
+    assert text.count("\n## ") == 10
     assert "nan" not in text.lower().split("## methods")[1]
     kept = (tmp_path / "scores" / REFERENCE / "normals.npy").stat().st_mtime_ns
     Bench(tmp_path).kept(REFERENCE, lambda: pytest.fail("made twice"))
