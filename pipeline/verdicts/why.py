@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -23,26 +23,19 @@ SUSPICIOUS: Final = 3.0  # σ, below which a second light source or another reds
 Table = Mapping[str, Any]
 
 
-def why(
-    table: Table, judged: Verdicts, lookalikes: Sequence[Sequence[int]] | None = None
-) -> tuple[list[dict[str, Any]], list[str]]:
+def why(table: Table, judged: Verdicts) -> tuple[list[dict[str, Any]], list[str]]:
     """Explain candidates.
 
     Args:
         table: columns of candidates as for ``classify.verdicts``, with −ln p of each component (``global_surprise``
             and so on) as far as they are known.
         judged: their verdicts.
-        lookalikes: spectrum_ids of each one's nearest normal spectra, nearest first.
 
     Returns:
-        One JSON object and one sentence a candidate.
+        One JSON object and one sentence a candidate. Look-alikes are the caller's to add.
     """
-    n = len(judged.verdict)
-    rows = [_row(table, i) for i in range(n)]
-    cases = [_case(row, judged, i) for i, row in enumerate(rows)]
-    near = lookalikes if lookalikes is not None else [()] * n
-    said = [sentence(case) for case in cases]
-    return [_json(case, ids) for case, ids in zip(cases, near, strict=True)], said
+    cases = [_case(_row(table, i), judged, i) for i in range(len(judged.verdict))]
+    return [_json(case) for case in cases], [sentence(case) for case in cases]
 
 
 def _row(table: Table, i: int) -> dict[str, Any]:
@@ -85,7 +78,7 @@ def _case(row: dict[str, Any], judged: Verdicts, i: int) -> Case:
     )  # fmt: skip
 
 
-def _json(case: Case, lookalikes: Sequence[int]) -> dict[str, Any]:
+def _json(case: Case) -> dict[str, Any]:
     kind, sigma, z = case.blend
     other, gain = case.redshift
     name, strength = case.instrument
@@ -102,7 +95,6 @@ def _json(case: Case, lookalikes: Sequence[int]) -> dict[str, Any]:
         "redshift": {"other": _known(other), "sigma": round(gain, 2)} if gain > SUSPICIOUS else None,
         "instrument": {"kind": name, "sigma": round(strength, 2)} if strength > SUSPICIOUS else None,
         "cluster": case.cluster,
-        "lookalikes": [str(one) for one in lookalikes],  # ids exceed 2⁵³, which JSON's numbers do not hold
     }
 
 
