@@ -29,6 +29,7 @@ class Found:
     stability: dict[str, float]  # which two → Jaccard index of the top 1%
     reconstruction: dict[str, dict[str, float]]  # method → band → median reduced χ²
     leak: Leak
+    notes: list[str]  # on methods, a sentence each
     verdicts: str  # a page of its own, or nothing
 
     def everyone(self) -> list[Judged]:
@@ -57,7 +58,7 @@ def page(found: Found, title: list[str]) -> str:
     parts = [
         ["# Anomaly benchmark", "", *title, ""],
         ["## What was asked, and what came out", "", *_asked(found)],
-        ["## Methods", "", *_methods(found)],
+        ["## Methods", "", *_methods(found), " ".join(found.notes), ""],
         ["## Classes: recall at 1% false positives, one binomial σ", "", *_classes(found)],
         ["## By significance, S/N and redshift", "", *_bands(found)],
         ["## Recall at 1% by class and significance, ours", "", *_class_bands(found)],

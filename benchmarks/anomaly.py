@@ -95,11 +95,12 @@ def run(options: Options) -> Found:
     mine = {}
     for variant in (main_one, *others):
         mine[variant.name] = do(variant.name, lambda variant=variant: ours.made(bench, variant, options.only))
+    notes = [f"Our fit took {ours.seconds_of(bench, main_one):.0f} s."]
     do(FOREST, lambda: ours.forest(bench, main_one))
     for method in options.methods:
         do(method, lambda method=method: baselines.METHODS[method](bench))
     if options.spender:
-        _spender(bench, options, do, ours.seconds_of(bench, main_one))
+        notes.append(_spender(bench, options, do, ours.seconds_of(bench, main_one)))
     equal = f"PCA-{main_one.vae.latent}, χ²"
     if equal not in judged:
         do(equal, lambda: baselines.chi2(bench, main_one.vae.latent))
@@ -115,7 +116,7 @@ def run(options: Options) -> Found:
     product = judged[main_one.name]
     return Found(
         product, rivals, [judged[one.name] for one in others], seconds, duels(product, rivals), *honest,
-        _stability(mine), reconstruction(bench, fits), leak,
+        _stability(mine), reconstruction(bench, fits), leak, notes,
         _verdicts(bench, main_one, options, stick) if options.verdicts else "",
     )  # fmt: skip
 
@@ -125,12 +126,13 @@ def _seeds(options: Options) -> list[str]:
     return [f"{OURS}-seed{seed}:seed={seed}{joined}" for seed in range(2, 2 + options.seeds)]
 
 
-def _spender(bench: Bench, options: Options, do: Callable[[str, Callable[[], Scores]], Scores], own: float) -> None:
+def _spender(bench: Bench, options: Options, do: Callable[[str, Callable[[], Scores]], Scores], own: float) -> str:
     from benchmarks import _anomaly_spender as spender
 
     seconds = options.spender_seconds or own
     raw = do(SPENDER, lambda: spender.scores(bench, seconds, options.spender_most))
     do(SPENDER_NEAR, lambda: spender.among_neighbours(bench, raw))
+    return spender.note(bench)
 
 
 def _stability(scores: dict[str, Scores]) -> dict[str, float]:
