@@ -57,7 +57,7 @@ _CHUNKS = ((25, 0), (25, 12), (100, 0), (100, 50))  # fibers a chunk, and where 
 class Clusters:
     """For each of N candidates its most significant cluster; ``size`` is 1 where there is none."""
 
-    p_value: Array  # of its best grouping, corrected for all the groups that it could have been found in
+    p_value: Array  # of its best grouping, corrected for all its exposures and windows that were tried
     member: NDArray[np.bool_]  # in a cluster at false discovery rate Q
     grouping: NDArray[np.str_]  # one of GROUPINGS
     size: Integers  # candidates in it
@@ -81,11 +81,10 @@ def find(windows_NWK: Any, fiber: Sequence[Sequence[int]], night: Sequence[Seque
                     np.full(n, np.nan), np.zeros(n, np.int64))  # fmt: skip
     for stage in _STAGES:  # the finer clusters first: who is in one makes no coarser one significant
         p, kept = np.ones(n), entries.rows(~best.member[entries.row])
-        made = [one for one in _groupings(kept) if one[0] in stage]
-        for name, key in made:
+        for name, key in _groupings(kept, stage):
             found = _test(kept, key, n) if name != "survey" else _survey_test(kept)
             _keep_best(best, p, kept, *found, name)
-        looks = len(made) * np.maximum(np.bincount(kept.row, minlength=n), 1)  # groups and places tried
+        looks = np.maximum(np.bincount(kept.row, minlength=n), 1)  # a stage's groups hold each other: they count once
         p = np.minimum(p * looks, 1.0)
         best.p_value[~best.member] = np.minimum(best.p_value, p)[~best.member]
         best.member[:] |= _discoveries(p)
@@ -142,15 +141,15 @@ def _entries(windows: Array, fiber: Sequence[Sequence[int]], night: Sequence[Seq
     return _Entries(row[of], which[of], fibers, nights, wavelength, reach, sign, nth == 0)
 
 
-def _groupings(entries: _Entries) -> list[tuple[str, Integers]]:
-    """Group number of every entry, by each way to group; negative: in none."""
+def _groupings(entries: _Entries, wanted: Sequence[str]) -> list[tuple[str, Integers]]:
+    """Group number of every entry, by each way of grouping that is wanted; negative: in none."""
     known = entries.fiber >= 0
     petal, night = entries.fiber // PETAL_FIBERS, entries.night
     petal_night = night * 10 + petal
     made = [("fibers", (petal_night * 100 + (entries.fiber % PETAL_FIBERS + start) // size))
             for size, start in _CHUNKS]  # fmt: skip
     made += [("petal_night", petal_night), ("night", night), ("petal", petal), ("survey", np.zeros_like(petal))]
-    return [(name, np.where(known | (name == "survey"), key, -1)) for name, key in made]
+    return [(name, np.where(known | (name == "survey"), key, -1)) for name, key in made if name in wanted]
 
 
 def _test(entries: _Entries, key: Integers, n_all: int) -> tuple[Array, Integers, Array]:
