@@ -63,6 +63,10 @@ class Bench:
             (home / "seconds.txt").write_text(f"{time.perf_counter() - started:.1f}\n", encoding="utf-8")
         return {name: np.load(home / f"{name}.npy") for name in SCORED}
 
+    def seconds(self, method: str) -> float:
+        """Return how long a method took when it was last made."""
+        return float((self.folder / "scores" / method / "seconds.txt").read_text(encoding="utf-8"))
+
     def components(self, count: int) -> dict[str, dict[str, Array]]:
         """Return all raw scores of an ivar-weighted PCA of ``count`` components."""
         if count not in self.raw:
@@ -142,7 +146,7 @@ def isolation(train_ND: Array, latent: dict[str, Array], seed: int = 0) -> Score
     """Isolation forest (Liu, Ting & Zhou 2008) fitted on training vectors."""
     from sklearn.ensemble import IsolationForest
 
-    made = IsolationForest(n_estimators=300, max_samples=1024, random_state=seed).fit(train_ND)
+    made = IsolationForest(n_estimators=300, max_samples=min(1024, len(train_ND)), random_state=seed).fit(train_ND)
     return {name: -made.score_samples(values) for name, values in latent.items()}
 
 

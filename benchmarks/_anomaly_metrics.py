@@ -123,15 +123,6 @@ def ks_cells(p_value: Array, cell: NDArray[np.int64]) -> Array:
     return np.array([ks_uniform(p_value[cell == one]) for one in np.unique(cell)])
 
 
-def benjamini_hochberg(p_value: Array) -> Array:
-    """Return q-values (Benjamini & Hochberg 1995)."""
-    order = np.argsort(p_value, kind="stable")
-    ranked = p_value[order] * len(p_value) / np.arange(1, len(p_value) + 1)
-    q = np.empty(len(p_value))
-    q[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
-    return q
-
-
 @dataclass(frozen=True)
 class Discoveries:
     """One draw's discoveries at one q."""

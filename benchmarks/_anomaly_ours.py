@@ -10,11 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks._anomaly_baselines import FITTED, LATENT_SAMPLE, SCORED, Bench, Scores, isolation
@@ -158,14 +156,23 @@ def components(table: Table) -> dict[str, NDArray[np.float64]]:
     return {name: table[name].astype(np.float64) for name in COMPONENTS}
 
 
+def made(bench: Bench, variant: Variant, only: tuple[str, ...] = ()) -> Scores:
+    """Return a variant's scores; its model and raw scores too are made anew where its name is in ``only``."""
+    if variant.name in only:
+        model_of(bench, variant, redo=True)
+        for name in (*SCORED, "train"):
+            raw_scores(bench, variant, name, redo=True)
+    return scores(bench, variant)
+
+
 def scores(bench: Bench, variant: Variant) -> Scores:
     """Return a variant's anomaly scores of all scored parts; its p-values are kept beside them."""
     done, where = calibrated(bench, variant)
     home = bench.folder / "raw" / variant.name
-    each = {f"component {name}": values for name, values in done.components.items()}
+    kept = {key: getattr(done, key) for key in ("anomaly_score", "p_value", "extrapolated")}
+    kept |= {f"component {name}": values for name, values in done.components.items()}
     for name, rows in where.items():
-        np.savez(home / f"calibrated_{name}.npz", anomaly_score=done.anomaly_score[rows], p_value=done.p_value[rows],
-                 extrapolated=done.extrapolated[rows], **{key: values[rows] for key, values in each.items()})  # fmt: skip
+        np.savez(home / f"calibrated_{name}.npz", **{key: values[rows] for key, values in kept.items()})
     return {name: done.anomaly_score[rows] for name, rows in where.items()}
 
 

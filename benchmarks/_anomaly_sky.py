@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks._anomaly_traps import AFTER
 from pipeline.desi.grid import ARMS, N_OVERLAP, N_PIXELS
 from pipeline.desi.join import ArmRows, join
 from pipeline.injection.departures import ARTEFACT, CLASSES, PHYSICAL, allowed, depart
@@ -105,10 +106,12 @@ def make(folder: Path, part: str, sizes: Sizes, seed: int, yardstick: Path | Non
     n = sizes.rows(part)
     for name, width in (("flux", N_PIXELS), ("ivar", N_PIXELS), ("arm_difference", N_OVERLAP)):
         np.lib.format.open_memmap(out.folder / f"{name}.npy", "w+", np.float32, (n, width))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        work = [(out.folder, part, sizes, seed, block, yardstick) for block in range(n // BLOCK)]
-        tables = list(pool.map(_block, *zip(*work, strict=True), chunksize=4))
+    work = [(out.folder, part, sizes, seed, block, yardstick) for block in range(n // BLOCK)]
+    if jobs == 1:
+        tables = [_block(*one) for one in work]
+    else:
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            tables = list(pool.map(_block, *zip(*work, strict=True), chunksize=4))
     pq.write_table(pa.concat_tables(tables), out.folder / "table.parquet")
     return out
 
@@ -127,7 +130,7 @@ def _block(folder: Path, part: str, sizes: Sizes, seed: int, block: int, yardsti
     maker = {"injected": _injected, "traps": _traps}.get(part, _natural)
     made = maker(rng, part, sizes, block, yardstick)
     rows = slice(block * BLOCK, (block + 1) * BLOCK)
-    flux, ivar, difference, snr = _joined(made.arms)
+    flux, ivar, difference, snr = joined(made.arms)
     if made.after is not None:
         snr = made.after(rng, flux, ivar)
     for name, values in (("flux", flux), ("ivar", ivar), ("arm_difference", difference)):
@@ -276,50 +279,12 @@ def _traps(rng: np.random.Generator, part: str, sizes: Sizes, block: int, yardst
     for arm in arms:
         instrument.add_noise(rng, arm)
     nothing = np.full(BLOCK, np.nan)
-    after = {"spikes": _spikes, "masked": _masked, "arm_missing": _arm_missing}.get(name)
+    after = AFTER.get(name)
     label = np.full(BLOCK, name, "U24")
     return _Made(arms, exposures, label, _seen(rng, quasars.z), quasars.z, nothing, nothing, nothing, after)
 
 
-def _spikes(rng: np.random.Generator, flux: NDArray[np.float32], ivar: NDArray[np.float32]) -> Array:
-    """Runs of pixels whose errors are 10 to 1,000 times as large, and whose flux scatters as much."""
-    for row in range(len(flux)):
-        for _ in range(int(rng.integers(1, 6))):
-            start, length = int(rng.integers(0, N_PIXELS - 20)), int(rng.integers(1, 20))
-            run, worse = slice(start, start + length), np.float32(10 ** rng.uniform(1, 3))
-            noise = np.where(ivar[row, run] > 0, worse / np.sqrt(np.maximum(ivar[row, run], 1e-20)), 0)
-            flux[row, run] += (noise * rng.standard_normal(length)).astype(np.float32)
-            ivar[row, run] /= worse * worse + 1
-    return _snr(flux, ivar)
-
-
-def _masked(rng: np.random.Generator, flux: NDArray[np.float32], ivar: NDArray[np.float32]) -> Array:
-    """A run of 3 to 40% of the spectrum without information; beneath it NaN, infinity or garbage."""
-    for row in range(len(flux)):
-        length = int(rng.uniform(0.03, 0.4) * N_PIXELS)
-        start = int(rng.integers(0, N_PIXELS - length))
-        run = slice(start, start + length)
-        ivar[row, run] = 0
-        garbage = rng.choice([np.nan, np.inf, 1e30, -1e30, 0.0])
-        flux[row, run] = garbage
-    return _snr(flux, ivar)
-
-
-def _arm_missing(rng: np.random.Generator, flux: NDArray[np.float32], ivar: NDArray[np.float32]) -> Array:
-    """One arm of three without information."""
-    for row in range(len(flux)):
-        ivar[row, ARMS[str(rng.choice(list("BRZ")))]] = 0
-    return _snr(flux, ivar)
-
-
-def _snr(flux: NDArray[np.float32], ivar: NDArray[np.float32]) -> Array:
-    """Median S/N over pixels with information, as ingest has it."""
-    with np.errstate(invalid="ignore"):
-        value = np.where(ivar > 0, flux * np.sqrt(ivar), np.nan)
-    return np.asarray(np.nanmedian(value, axis=1))
-
-
-def _joined(arms: list[Arm]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], Array]:
+def joined(arms: list[Arm]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], Array]:
     """The product's own join: flux, ivar [B, L], arms' difference [B, 177] and median S/N [B]."""
     rows = {}
     for arm in arms:

@@ -1,4 +1,4 @@
-"""spender (Melchior et al. 2023) as a baseline: the package's autoencoder, trained by its own recipe for as long as ours.
+"""spender (Melchior et al. 2023) as a baseline: the package, trained by its own recipe for as long as ours.
 
 The recipe is that of the package's ``train/train_DESI.py`` with its default options: Adam at 1e-3 with eps 1e-4, one
 learning-rate cycle, gradients clipped at 1, fidelity loss alone, its masks around sky lines. Two things differ, of
@@ -8,6 +8,7 @@ rest frame begins at 3600/(1 + 6) Å; and without a GPU a batch is 64 spectra, n
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ def scores(bench: Bench, seconds: float, most: int | None) -> Scores:
     else:
         _train(model, bench.part("train"), seconds, device, path)
     return {name: _chi2(model, bench.part(name), most, device) for name in SCORED}
+
+
+def note(bench: Bench) -> str:
+    """Return one sentence on how the package was trained."""
+    told = json.loads((bench.folder / "models" / "spender.json").read_text(encoding="utf-8"))
+    return (f"spender was trained for {told['seconds']} s: {told['steps']} steps of {told['batch']} spectra on "
+            f"{told['threads']} threads.")  # fmt: skip
 
 
 def among_neighbours(bench: Bench, raw: Scores) -> Scores:
@@ -93,6 +101,13 @@ def _train(model: Any, part: Part, seconds: float, device: torch.device, path: P
             schedule.step()
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
+    told = {
+        "seconds": round(time.perf_counter() - started),
+        "steps": step,
+        "batch": batch,
+        "threads": torch.get_num_threads(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def _prepared(model: Any, part: Part, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,7 +17,7 @@ from pipeline.chunks import Chunk
 from pipeline.session import Session
 from pipeline.stages.ingest import IngestTask, _with_chunk
 from pipeline.stages.result import ChunkResult
-from pipeline.stages.score import SCORE_COLUMNS, Loader, Scorer
+from pipeline.stages.score import RAW, Loader, Scorer
 from pipeline.stores import catalog, ledger
 
 LINES = 25  # of each profile
@@ -122,7 +122,7 @@ def _sinks(session: Session, model_id: str, scorer: Scorer, results: Sequence[Ch
             session.vectors.upsert(SCRATCH, table.select(["spectrum_id", "ra", "dec", "z", "snr", "embedding"]))
     finally:
         session.vectors.drop(SCRATCH)
-    scores = table.select(["spectrum_id", *SCORE_COLUMNS, "in_training"])
+    scores = table.select(["spectrum_id", *RAW])
     with clock("PostgreSQL"):
         _commit(session, "score", results, lambda cur: catalog.upsert_scores(cur, model_id, scores), model_id)
 

@@ -25,7 +25,7 @@ _VERBS = {
     "evaluate": ("pipeline.commands.evaluate:evaluate", "Inject known departures: completeness of the survey."),
     "report": ("pipeline.commands.stages:report", "Summarise the run here and as an HTML page."),
     "status": ("pipeline.commands.status:status", "Say what is done, empty, failed and why."),
-    "models": ("pipeline.commands.models:models", "List, show, promote, roll back and delete models."),
+    "models": ("pipeline.commands.models:models", "List, show, compare, promote, roll back and delete models."),
     "db": ("pipeline.commands.db:db", "Migrate, start, stop and reach the database."),
     "doctor": ("pipeline.commands.doctor:doctor", "Check the stores, Ray and the GPU, with a fix for each fault."),
 }

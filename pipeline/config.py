@@ -79,6 +79,7 @@ class ScoreConfig:
 
     batch: int = 256  # spectra a forward pass; a batch never spans chunks
     workers: int = 0  # scoring actors; 0: one a GPU, or one a CPU
+    max_disagreement: float = 0.1  # fraction of strange spectra on which compared models may disagree without alarm
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,9 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: gate.z_min {config.gate.z_min} is not below gate.z_max {config.gate.z_max}")
     if not 0 <= config.ingest.max_failed <= 1:
         raise ConfigError(f"{source}: ingest.max_failed is {config.ingest.max_failed}; it is a fraction, 0 to 1")
+    if not 0 <= config.score.max_disagreement <= 1:
+        found = config.score.max_disagreement
+        raise ConfigError(f"{source}: score.max_disagreement is {found}; it is a fraction, 0 to 1")
     for key, url in (("stores.postgres", config.stores.postgres), ("stores.objects", config.stores.objects)):
         if "://" in url and "@" in url and ":" in url.split("://", 1)[1].rsplit("@", 1)[0]:
             raise ConfigError(f"{source}: {key} holds a password; give it by the environment (PGPASSWORD) instead")

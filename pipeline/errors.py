@@ -59,6 +59,12 @@ class ModelError(SkysiftError):
     exit_code = 6
 
 
+class ModelsDisagree(SkysiftError):
+    """Models that were compared disagree more than is allowed; their results are kept, and flagged."""
+
+    exit_code = 7
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line; Ray hands on workers' errors wrapped, with lines of its own behind."""
     cause = getattr(error, "cause", None) or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -45,6 +46,8 @@ class Session:
     @cached_property
     def vectors(self) -> VectorStore:
         """Milvus."""
+        # A connection that idled while others worked is told off and renewed; gRPC would print that, twice.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from pipeline.stores.vectors import VectorStore
 
         return VectorStore.open(self._servers.milvus_uri)

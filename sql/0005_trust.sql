@@ -45,9 +45,9 @@ COMMENT ON COLUMN scores.instrument_surprise IS 'The same of instrument';
 COMMENT ON COLUMN scores.redshift_surprise IS 'The same of redshift_gain';
 COMMENT ON COLUMN scores.verdict IS 'What the anomaly is most likely: sky_residual, arm_step, spike, bad_column, fiber_group, wrong_redshift, star_or_blend or physical; null for spectra that are no candidates';
 COMMENT ON COLUMN scores.artefact_probability IS 'Probability, 0 to 1, that the anomaly is made by the instrument or the reduction; null for spectra that are no candidates';
-COMMENT ON COLUMN scores.why IS 'Why it is anomalous: its windows, the lines they may be, the score that drove it and its nearest normal look-alikes (schema in docs/catalog.md); null for spectra that are no candidates';
+COMMENT ON COLUMN scores.why IS 'Why it is anomalous: its windows, the lines they may be, the score that drove it and its nearest normal look-alikes (schema in docs/why.md); null for spectra that are no candidates';
 COMMENT ON COLUMN scores.explanation IS 'The same in one plain sentence';
-COMMENT ON COLUMN scores.disagreement IS 'How far the models disagree: largest difference of -ln p between this model and the others compared with it, nat; negative: the others find it stranger; null until models are compared';
+COMMENT ON COLUMN scores.disagreement IS 'Where this model and others it was compared with disagree strongly: the largest difference of -ln p, nat, positive where this one finds the spectrum stranger; 0: they agree; null: not compared since calibrated';
 
 -- Replaced, not dropped: grants and other people's views of it stay, so the new columns come after the old ones.
 CREATE OR REPLACE VIEW anomaly_catalog AS

@@ -1,4 +1,4 @@
-"""``skysift models``: list, show, promote, roll back and delete models."""
+"""``skysift models``: list, show, compare, promote, roll back and delete models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from pipeline.commands.context import configured
 from pipeline.config import Config
 
 if TYPE_CHECKING:
+    from pipeline.stages.compare import Comparison
     from pipeline.stores.registry import Model
+
+SHOWN = 10  # spectra that models disagree on, in the terminal
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def models() -> None:
-    """List, show, promote, roll back and delete models.
+    """List, show, compare, promote, roll back and delete models.
 
     A model is named by its id, the beginning of its id, or `promoted`.
     """
@@ -78,6 +81,35 @@ def show(config: Config, model: str, as_json: bool) -> None:
     click.echo(f"config     {json.dumps(settings)}")
     for event in history:
         click.echo(f"{event['at'].astimezone(UTC):%Y-%m-%d %H:%M}  {event['action']} by {event['who']}")
+
+
+@models.command()
+@click.argument("model", nargs=-1, required=True)
+@configured
+@_JSON
+def compare(config: Config, model: tuple[str, ...], as_json: bool) -> None:
+    """See whether calibrated MODELs find the same spectra strange.
+
+    What they disagree on strongly is listed, and flagged in the column
+    `disagreement` of each model's scores. Ends with exit status 7 when that is
+    more than the fraction score.max_disagreement of all that any of them
+    finds strange.
+
+    \b
+    skysift train --set train.fit.seed=2 && skysift score && skysift calibrate
+    skysift models compare promoted 3f0c
+    """
+    from pipeline.session import opened
+    from pipeline.stages.compare import compare_models
+    from pipeline.stores import runs
+
+    with opened(config) as session, runs.run_lock(session.conn, config.run):
+        done = compare_models(session, model)
+    if as_json:
+        click.echo(_as_json(_comparison_json(done)))
+    else:
+        _print_comparison(done)
+    done.require()
 
 
 @models.command()
@@ -143,6 +175,40 @@ def _print_table(found: list[Model], scored: dict[str, int]) -> None:
         note = "promoted" if model.promoted else "" if model.state == "ready" else model.state
         table.add_row(model.model_id, note, model.run_id, _when(model), f"{scored.get(model.model_id, 0):,}")
     Console().print(table)
+
+
+def _comparison_json(done: Comparison) -> dict[str, Any]:
+    rows = done.flagged.to_pylist()
+    return {
+        "models": done.models,
+        "spectra": done.n_common,
+        "pairs": [asdict(pair) for pair in done.found.pairs],
+        "strange": done.found.n_top,
+        "disagreements": len(rows),
+        "fraction": done.found.fraction,
+        "allowed": done.allowed,
+        "flagged": [row | {name: str(row[name]) for name in ("spectrum_id", "targetid")} for row in rows],
+    }
+
+
+def _print_comparison(done: Comparison) -> None:
+    click.echo(f"{done.n_common:,} spectra calibrated by all of {', '.join(done.models)}")
+    for pair in done.found.pairs:
+        click.echo(
+            f"{pair.first} and {pair.second}: rank correlation {pair.spearman:.3f}, Jaccard index of the strangest 1% "
+            f"{pair.jaccard:.2f}"
+        )
+    click.echo(
+        f"strong disagreements: {done.flagged.num_rows:,} of {done.found.n_top:,} that any finds strange "
+        f"({done.found.fraction:.1%}; allowed {done.allowed:.1%})"
+    )
+    rows = done.flagged.slice(0, SHOWN).to_pylist()
+    if rows:
+        ranks = "".join(f"  {f'in {name[:8]}':>11}" for name in done.models)
+        click.echo(f"\n{'TARGETID':>17}  {'z':>6}{ranks}   rank in each; coadd")
+    for row in rows:
+        ranks = "".join(f"  {row[f'rank_{name}']:>11,}" for name in done.models)
+        click.echo(f"{row['targetid']:>17}  {row['z']:>6.3f}{ranks}   {row['coadd']}")
 
 
 def _when(model: Model) -> str:

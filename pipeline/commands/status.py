@@ -44,6 +44,7 @@ def gather(conn: Any, run_id: str) -> dict[str, Any]:
     Raises:
         RunError: there is no run of that name; the message names those there are.
     """
+    from pipeline.report import data, trust
     from pipeline.stores import accounts, runs
 
     run = runs.find_run(conn, run_id)
@@ -53,6 +54,7 @@ def gather(conn: Any, run_id: str) -> dict[str, Any]:
     stages = {"ingest": accounts.counts(conn, run_id, "ingest")}
     if run.model_id:
         stages["score"] = accounts.counts(conn, run_id, "score", run.model_id)
+    metrics = data.metrics(conn, run_id, run.model_id or "")
     waiting = accounts.unscored(conn, run_id, run.model_id or "")
     return {
         "run": run.run_id,
@@ -60,6 +62,7 @@ def gather(conn: Any, run_id: str) -> dict[str, Any]:
         "stage": run.stage,
         "model": run.model_id,
         "message": run.message,
+        "alarm": trust.alarm(metrics),
         "spectra": _planned(conn, run_id),
         "stages": {name: vars(counts) for name, counts in stages.items()},
         "unscored": [
@@ -85,6 +88,8 @@ def _summary(found: dict[str, Any]) -> None:
     click.echo(f"run {found['run']}: {found['state']}, last stage {found['stage'] or 'none'}{model}")
     if found["message"]:
         click.echo(f"stopped because {found['message']}")
+    if found["alarm"]:
+        click.echo(found["alarm"])
     heads = [*(f"{state:>9}" for state in _STATES), *(f"{head:>12}" for head in ("rows in", "out", "kept back"))]
     click.echo(f"\n{'stage':<8}" + "".join(heads))
     for name, counts in found["stages"].items():

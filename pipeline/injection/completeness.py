@@ -6,7 +6,7 @@ they cover 68.3%, as a 1σ error bar does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ def wilson(recovered: NDArray[np.integer], n: NDArray[np.integer], z: float = 1.
     return np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)  # rounding apart
 
 
-def tabulate(objects: Objects, *, pooled: tuple[str, ...] = ("physical", "artefact")) -> pa.Table:
+def tabulate(objects: Objects, *, pooled: Sequence[str] = ()) -> pa.Table:
     """Return completeness with the columns of ``SCHEMA``: a row a class, threshold and cell that holds any object.
 
     Null edges mean that the axis is not cut. Kinds in ``pooled`` get a class of their own besides, ``all_`` and the
@@ -65,7 +65,7 @@ def tabulate(objects: Objects, *, pooled: tuple[str, ...] = ("physical", "artefa
     return pa.table(table | {"completeness": share, "low": low, "high": high}).select(SCHEMA.names).cast(SCHEMA)
 
 
-def _groups(objects: Objects, pooled: tuple[str, ...]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _groups(objects: Objects, pooled: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     for name in sorted(set(objects.label.tolist())):
         yield name, objects.label == name
     for kind in pooled:

@@ -25,6 +25,7 @@ PHYSICAL: Final = tuple(anomalies.CLASSES)
 FLUXLESS: Final = ("masked_run", "nan_masked")  # artefacts that take information away and change no flux
 ARTEFACT: Final = (*(name for name in artefacts.CLASSES if name not in FLUXLESS), artefacts.GROUP)
 CLASSES: Final = (*PHYSICAL, *ARTEFACT)
+KINDS: Final = {"physical": PHYSICAL, "artefact": ARTEFACT}
 
 ADDED: Final = frozenset({"extra_bump", "odd_line", "double_quasar", "star_blend", "galaxy_blend", "supernova"})
 REPLACED: Final = frozenset({"white_dwarf", "wrong_redshift", "sky_fiber"})  # nothing of the spectrum stays

@@ -8,6 +8,7 @@ pixels. Flux in 1e-17 erg/s/cm²/Å, ivar its inverse square.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,11 @@ class Hosts:
 
     def __len__(self) -> int:
         return len(self.z_B)
+
+    @cached_property
+    def light_B(self) -> Flux:  # noqa: N802 - the name tells the shape
+        """Mean noiseless flux in the r band; a class needs some to act upon."""
+        return np.asarray(self.base_BL[:, R_BAND].mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,9 @@ def inject(
 
 def _order(rng: np.random.Generator, hosts: Hosts, name: str) -> list[int]:
     """Rows to try: some of those that the class allows at random, then some of the brighter quarter of them."""
-    light = hosts.base_BL[:, R_BAND].mean(axis=1) > 0
-    rows = np.array([row for row in np.flatnonzero(light) if allowed(name, float(hosts.z_B[row]))], np.int64)
+    rows = np.array(
+        [row for row in np.flatnonzero(hosts.light_B > 0) if allowed(name, float(hosts.z_B[row]))], np.int64
+    )
     rows = rng.permutation(rows)
     snr = np.nan_to_num(hosts.snr_B[rows], nan=-np.inf)
     bright = rows[snr >= np.quantile(snr, 0.75)] if len(rows) else rows

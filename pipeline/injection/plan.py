@@ -24,9 +24,9 @@ class Want:
     number: int
     significance: float
 
-    def rng(self, seed: int) -> np.random.Generator:
-        """Return the generator that decides all of this injection."""
-        return np.random.default_rng([seed, (*CLASSES, CONTROL).index(self.name), self.number])
+    def rng(self, seed: int, purpose: int = 0) -> np.random.Generator:
+        """Return the generator that decides all of this injection (another ``purpose``: where it goes)."""
+        return np.random.default_rng([seed, (*CLASSES, CONTROL).index(self.name), self.number, purpose])
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,19 @@ def wants(classes: Sequence[str], per_class: int, seed: int) -> list[Want]:
 
 
 def units(held_out: pa.Table, todo: Sequence[Want], seed: int) -> list[Unit]:
-    """Spread injections over units of shards drawn at random, each unit's share after its number of spectra.
+    """Spread injections over units of shards drawn at random; larger units get more.
+
+    Where an injection goes depends on the survey, the seed and the number of injections a class, on no other class.
 
     Args:
         held_out: columns spectrum_id and shard.
         todo: the injections.
         seed: decides which shards are read and what goes where.
     """
-    rng = np.random.default_rng([seed, len(todo)])
     shard = np.array(held_out["shard"].to_pylist())
     paths, owner = np.unique(shard, return_inverse=True)
     keys = held_out["spectrum_id"].to_numpy()
-    order = rng.permutation(len(paths))
+    order = np.random.default_rng([seed]).permutation(len(paths))
     size = np.bincount(owner)[order]
     needed = HOSTS_A_CLASS * max(want.number + 1 for want in todo)
     order = order[: int(np.searchsorted(np.cumsum(size), min(needed, size.sum()))) + 1]
@@ -74,8 +75,8 @@ def units(held_out: pa.Table, todo: Sequence[Want], seed: int) -> list[Unit]:
         if sum(len(ids) for _, ids in groups[-1]) >= HOSTS_A_UNIT:
             groups.append([])
         groups[-1].append((str(paths[place]), tuple(np.sort(keys[owner == place]).tolist())))
-    weight = np.array([sum(len(ids) for _, ids in group) for group in groups], float)
-    chosen = rng.choice(len(groups), len(todo), p=weight / weight.sum())
+    ends = np.cumsum([sum(len(ids) for _, ids in group) for group in groups])
+    chosen = np.searchsorted(ends, [want.rng(seed, 1).random() * ends[-1] for want in todo], side="right")
     return [
         Unit(tuple(group), tuple(want for want, unit in zip(todo, chosen.tolist(), strict=True) if unit == number))
         for number, group in enumerate(groups)

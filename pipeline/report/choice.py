@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,17 @@ COMPONENTS = {
     "absorption": ("local_absorption", "absorption_surprise"),
     "global": ("global_score", "global_surprise"),
     "density": ("density", "density_surprise"),
+    "blend": ("blend", "blend_surprise"),
+    "instrument": ("instrument", "instrument_surprise"),
+    "redshift": ("redshift_gain", "redshift_surprise"),
 }
+LOCAL = 5.0  # σ from which a window is worth a close-up, whatever drove the score
+_SOURCE = {
+    "blend": ("blend_kind", "blend_z"),
+    "instrument": ("instrument_kind", ""),
+    "redshift": ("", "redshift_other"),
+}
+
 _NORMAL = 0.1  # p-value above which a spectrum is called ordinary
 _SEED = 1
 
@@ -67,15 +77,36 @@ def reasons(table: pa.Table) -> dict[int, Reason]:
 
 
 def _reason(row: dict[str, Any]) -> Reason | None:
-    column = 1 if any(row[surprise] is not None for _, surprise in COMPONENTS.values()) else 0
-    weights = {kind: row[names[column]] for kind, names in COMPONENTS.items() if column or kind != "density"}
+    column = 1 if any(row.get(surprise) is not None for _, surprise in COMPONENTS.values()) else 0
+    weights = {kind: row.get(names[column]) for kind, names in COMPONENTS.items() if column or kind != "density"}
     known = {kind: weight for kind, weight in weights.items() if weight is not None}
     if not known:
         return None
     kind = max(known, key=lambda one: float(known[one]))
-    place = [_number(row[f"{kind}_{what}"]) for what in ("wavelength", "width")] if f"{kind}_width" in row else []
-    chi2 = _number(row["chi2_reduced"])
-    return replace(Reason(kind, _number(row[COMPONENTS[kind][0]]), *place), chi2_reduced=chi2)
+    wavelength, width = (_number(row.get(f"{kind}_{what}")) for what in ("wavelength", "width"))
+    template, z = _SOURCE.get(kind, ("", ""))
+    return Reason(
+        kind,
+        _number(row[COMPONENTS[kind][0]]),
+        wavelength,
+        width,
+        chi2_reduced=_number(row["chi2_reduced"]),
+        template=row.get(template) or "",
+        z=_number(row.get(z)),
+    )
+
+
+def close_up(reason: Reason | None, windows: Sequence[float] | None) -> Reason | None:
+    """Return what to draw close up: a local reason, else the strongest window where it is worth it, else the reason.
+
+    Args:
+        reason: the strongest one.
+        windows: σ (signed), observed Å and km/s of each window, one after the other, the strongest first.
+    """
+    if (reason is not None and reason.local) or not windows or abs(windows[0]) < LOCAL:
+        return reason
+    chi2 = reason.chi2_reduced if reason else float("nan")
+    return Reason("emission" if windows[0] > 0 else "absorption", abs(windows[0]), windows[1], windows[2], chi2)
 
 
 def _number(value: float | None) -> float:

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 STAGES = ("plan", "ingest", "train", "score", "calibrate", "report")
-REASONS = ("emission", "absorption", "global", "density")
+REASONS = ("emission", "absorption", "global", "density", "blend", "instrument", "redshift")
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ class Reason:
     wavelength: float = float("nan")  # observed vacuum Å
     width: float = float("nan")  # km/s
     chi2_reduced: float = float("nan")
+    template: str = ""  # what a second source, or a fault of the instrument, looks like
+    z: float = float("nan")  # of the second source, or the better redshift
 
     @property
     def local(self) -> bool:
@@ -123,6 +125,11 @@ class Spectrum:
     flux: NDArray[np.float32]  # [L], 1e-17 erg/s/cm²/Å
     ivar: NDArray[np.float32]  # [L]
     model: NDArray[np.float32] | None  # [L]
+    q_value: float = float("nan")
+    verdict: str = ""  # of candidates alone, as are the next three
+    artefact_probability: float = float("nan")
+    explanation: str = ""
+    lookalikes: tuple[str, ...] = ()  # the ordinary spectra most like it, TARGETID and redshift
 
 
 @dataclass(frozen=True)

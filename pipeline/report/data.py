@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -214,12 +215,26 @@ def read_spectra(
         fits = list(reconstruct(model, flux, ivar, np.array([row["z"] for row in rows])))
     return [
         Spectrum(
-            **{name: row[name] for name in ("targetid", "coadd", "ra", "dec", "z", "snr", "p_value", "rank")},
-            score=row["anomaly_score"], extrapolated=bool(row["extrapolated"]),
-            reason=why.get(row["spectrum_id"]), flux=flux[at], ivar=ivar[at], model=fits[at],
+            **{name: row[name] for name in _TOLD},
+            score=row["anomaly_score"], extrapolated=bool(row["extrapolated"]), lookalikes=_lookalikes(row["why"]),
+            verdict=row["verdict"] or "", explanation=row["explanation"] or "",
+            reason=_drawn(why.get(row["spectrum_id"]), row), flux=flux[at], ivar=ivar[at], model=fits[at],
         )
         for at, row in enumerate(rows)
     ]  # fmt: skip
+
+
+_TOLD = ("targetid", "coadd", "ra", "dec", "z", "snr", "p_value", "q_value", "artefact_probability", "rank")
+
+
+def _drawn(reason: Reason | None, row: dict[str, Any]) -> Reason | None:
+    """An explanation in words leaves the picture free to show the strongest window."""
+    return choice.close_up(reason, row["windows"]) if row["explanation"] else reason
+
+
+def _lookalikes(why: str | None) -> tuple[str, ...]:
+    found = json.loads(why or "{}").get("lookalikes", [])
+    return tuple(f"{one['targetid']} (z {one['z']:.3f})" for one in found)
 
 
 def read_rows(conn: Connection, model_id: str, spectrum_id: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -232,10 +247,11 @@ def read_rows(conn: Connection, model_id: str, spectrum_id: NDArray[np.int64]) -
     return [known[key] for key in spectrum_id.tolist()]
 
 
-_NUMBERS = ("ra", "dec", "snr", "anomaly_score", "p_value")
+_NUMBERS = ("ra", "dec", "snr", "anomaly_score", "p_value", "q_value", "artefact_probability")
 _ROWS = """
     SELECT s.spectrum_id, s.targetid, s.coadd, s.ra, s.dec, s.z, s.snr, s.shard, s.row_group, s.row,
-           x.anomaly_score, x.p_value, coalesce(x.rank, 0) AS rank, coalesce(x.extrapolated, false) AS extrapolated
+           x.anomaly_score, x.p_value, coalesce(x.rank, 0) AS rank, coalesce(x.extrapolated, false) AS extrapolated,
+           x.q_value, x.verdict, x.artefact_probability, x.explanation, x.why, x.windows
     FROM spectra s LEFT JOIN scores x ON x.spectrum_id = s.spectrum_id AND x.model_id = %(model)s
     WHERE s.spectrum_id = ANY(%(ids)s)"""
 

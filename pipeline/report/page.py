@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from importlib import resources
 from string import Template
@@ -11,7 +12,7 @@ from string import Template
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.report import figures, sky, spectra
+from pipeline.report import figures, sky, spectra, trust
 from pipeline.report.contents import Contents, Facts, Spectrum
 from pipeline.report.reasons import chance, words
 from pipeline.report.style import svg
@@ -49,6 +50,7 @@ def render(contents: Contents) -> str:
         title=escape(f"Run {facts.run}"),
         css=_asset("style.css"),
         lead=escape(_lead(contents)),
+        alarm=trust.banner(contents),
         facts=_facts(facts),
         contents=" ".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections),
         sections="\n".join(
@@ -117,7 +119,7 @@ def _counts(contents: Contents) -> str:
 def _quality(contents: Contents) -> str:
     if not contents.metrics:
         return _note("No quality metric is recorded yet.")
-    return html_table(*metrics(contents))
+    return html_table(*metrics(replace(contents, metrics=[row for row in contents.metrics if not trust.told(row)])))
 
 
 def _training(contents: Contents) -> str:
@@ -166,7 +168,11 @@ def _scores(contents: Contents) -> str:
             "Misfit of the reconstruction: 1 is noise alone; it rises where the signal shows what the model lacks.",
         )
     )
-    return _pair(plots)
+    return trust.discoveries(contents) + _pair(plots) + _trust(contents)
+
+
+def _trust(contents: Contents) -> str:
+    return trust.verdicts(contents) + trust.parts(contents) + trust.uniformity(contents)
 
 
 def _maps(contents: Contents) -> str:
@@ -195,11 +201,12 @@ def _maps(contents: Contents) -> str:
 
 
 def _spectrum(source: Spectrum) -> str:
-    why = words(source.reason, source.z) if source.reason else "no reason"
+    why = source.explanation.rstrip(".") or (words(source.reason, source.z) if source.reason else "no reason")
     alt = f"Spectrum {source.targetid} at redshift {source.z:.3f}, signal to noise {source.snr:.1f}: {why}."
     where = "" if np.isnan(source.ra) else f"RA {source.ra:.5f}°, Dec {source.dec:+.5f}° · "
     score = "" if np.isnan(source.score) else f" · score {source.score:.2f}, p {chance(source.p_value)}"
-    return picture(spectra.spectrum(source), alt, f"{where}{source.coadd}{score}", "spectrum")
+    alike = f" · most like it among ordinary ones: {', '.join(source.lookalikes)}" if source.lookalikes else ""
+    return picture(spectra.spectrum(source), alt, f"{where}{source.coadd}{score}{alike}", "spectrum")
 
 
 def _gallery(contents: Contents) -> str:
@@ -208,8 +215,9 @@ def _gallery(contents: Contents) -> str:
     text = (
         "Flux averaged over 8 native pixels by inverse variance, before the range of those pixels in grey; the error "
         "of a single pixel in blue, the model's reconstruction in orange. Below, the residual of the averages in their "
-        "σ. Masked pixels are gaps. The strongest reason is shaded, and shown in native pixels beside. A p-value with "
-        "≈ is extrapolated beyond the calibration spectra."
+        "σ. Masked pixels are gaps. The strongest window is shaded, and shown in native pixels beside. A p-value with "
+        "≈ is extrapolated beyond the calibration spectra; q is the share of normal spectra to expect in the list down "
+        "to this one."
     )
     return _note(text) + "".join(map(_spectrum, contents.top))
 

@@ -18,7 +18,23 @@ def words(reason: Reason, z: float) -> str:
     if reason.kind == "global":
         chi2 = "" if math.isnan(reason.chi2_reduced) else f" (χ² {reason.chi2_reduced:.2f} a bin)"
         return f"poor fit all along{chi2}, {reason.strength:.1f}σ"
+    if reason.kind == "blend":
+        at = "" if math.isnan(reason.z) else f" at z {reason.z:.3f}"
+        return f"a second light source{_like(reason)}{at}, {reason.strength:.1f}σ"
+    if reason.kind == "instrument":
+        return f"a fault of the instrument{_like(reason)}, {reason.strength:.1f}σ"
+    if reason.kind == "redshift":
+        return f"another redshift fits better, z {reason.z:.3f}, {reason.strength:.1f}σ"
     return f"a rare combination of features (−ln density {reason.strength:.1f})"
+
+
+def _like(reason: Reason) -> str:
+    return f" ({reason.template.replace('_', ' ')})" if reason.template else ""
+
+
+def judged(verdict: str, artefact_probability: float) -> str:
+    """Say a verdict in a few words, such as "sky residual (artefact 98%)"; nothing without one."""
+    return f"{verdict.replace('_', ' ')} (artefact {artefact_probability:.0%})" if verdict else ""
 
 
 def _where(reason: Reason, z: float) -> str:

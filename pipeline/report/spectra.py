@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.report.contents import Floats, Reason, Spectrum
 from pipeline.report.lines import C_KMS, named, place
-from pipeline.report.reasons import chance, words
+from pipeline.report.reasons import chance, judged, words
 from pipeline.report.style import INK, MUTED, PURPLE, RAW, RULE, SKY, VERMILLION, styled, tidy
 
 FIRST, PIXEL, N_PIXELS = 3600.0, 0.8, 7781  # Å, Å: DESI's joined grid
@@ -27,6 +28,7 @@ BIN = 8  # native pixels averaged into a point of the curve
 WAVELENGTH: Floats = np.asarray(FIRST + PIXEL * np.arange(N_PIXELS), dtype=np.float64)
 _EDGES = (FIRST - 20.0, float(WAVELENGTH[-1]) + 20.0)
 _LABEL_SIZE = 7.2  # points
+_SENTENCE = 165  # characters of the explanation that fit a line
 _FLUX_UNIT = r"flux / $10^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$"
 
 
@@ -88,15 +90,17 @@ def spectrum(source: Spectrum) -> Figure:
         _close_up(figure, source, reason)
     _rest_axis(top, source.z)
     figure.text(0.05, 0.968, _title(source), fontsize=9.6, fontweight="bold", va="center")
-    if source.reason is not None:
-        figure.text(0.05, 0.915, words(source.reason, source.z), fontsize=8.6, va="center")
+    said = source.explanation or (words(source.reason, source.z) if source.reason is not None else "")
+    figure.text(0.05, 0.935, fill(said, _SENTENCE), fontsize=8.6, va="top", linespacing=1.15)
     return figure
 
 
 def _title(source: Spectrum) -> str:
     rank = f"{source.rank}.  " if source.rank else ""
     chances = "" if np.isnan(source.p_value) else f"   p {_sign(chance(source.p_value, source.extrapolated))}"
-    return f"{rank}{source.targetid}   z {source.z:.3f}   S/N {source.snr:.1f}{chances}"
+    false = "" if np.isnan(source.q_value) else f"   q {_sign(chance(source.q_value))}"
+    verdict = judged(source.verdict, source.artefact_probability)
+    return f"{rank}{source.targetid}   z {source.z:.3f}   S/N {source.snr:.1f}{chances}{false}   {verdict}".rstrip()
 
 
 def _sign(text: str) -> str:

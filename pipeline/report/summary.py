@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.report import data, tables
 from pipeline.report.contents import Facts, Metric, Quarantined, Reason, Step
-from pipeline.report.reasons import chance, words
+from pipeline.report.reasons import chance, judged, words
 from pipeline.stores.postgres import Connection, fetch_table, transaction
 
 if TYPE_CHECKING:
@@ -91,11 +91,18 @@ def anomalies(rows: list[dict[str, Any]], reasons: dict[int, Reason], width: int
     for row in rows:
         numbers = (f"{row[name]:{form}}" for name, form in _FORMS.items())
         text.append(_LINE.format(*numbers, chance(row["p_value"], row["extrapolated"])) + "\n")
-        reason = reasons.get(row["spectrum_id"])
-        said = words(reason, row["z"]) if reason else "no reason"
+        said = explained(row, reasons.get(row["spectrum_id"]))
         text.append(indent(fill(said, width - _INDENT), " " * _INDENT) + "\n", "cyan")
     text.rstrip()
     return text
+
+
+def explained(row: dict[str, Any], reason: Reason | None) -> str:
+    """Verdict, false discovery rate and explanation; the strongest reason of a spectrum that was not judged."""
+    if not row["explanation"]:
+        return words(reason, row["z"]) if reason else "no reason"
+    verdict = judged(row["verdict"], row["artefact_probability"])
+    return f"q {chance(row['q_value'])}, {verdict}: {row['explanation']}"
 
 
 _LINE = "{:>4}  {:>17}  {:>8}  {:>8}  {:>6}  {:>5}  {:>5}  {:>8}"
@@ -123,12 +130,18 @@ def best(conn: Connection, run_id: str, model_id: str) -> list[dict[str, Any]]:
     """Return the run's ``TOP`` best ranked spectra, unknown numbers as NaN."""
     with transaction(conn) as cur:
         rows = fetch_table(cur, _BEST, {"run": run_id, "model": model_id, "top": TOP}).to_pylist()
-    return [{name: float("nan") if found is None else found for name, found in row.items()} for row in rows]
+    return [
+        {name: float("nan") if found is None and name not in _TEXTS else found for name, found in row.items()}
+        for row in rows
+    ]
 
+
+_TEXTS = ("verdict", "explanation")
 
 # Ranks are walked in order until enough of them are the run's own.
 _BEST = """
-    SELECT x.rank, s.spectrum_id, s.targetid, s.ra, s.dec, s.z, s.snr, x.anomaly_score, x.p_value, x.extrapolated
+    SELECT x.rank, s.spectrum_id, s.targetid, s.ra, s.dec, s.z, s.snr, x.anomaly_score, x.p_value, x.extrapolated,
+           x.q_value, x.verdict, x.artefact_probability, x.explanation
     FROM scores x JOIN spectra s USING (spectrum_id)
     WHERE x.model_id = %(model)s AND x.rank IS NOT NULL AND EXISTS (
         SELECT FROM targets t JOIN chunks c USING (chunk_id) JOIN run_chunks r USING (chunk_id)

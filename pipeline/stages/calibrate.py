@@ -1,20 +1,24 @@
-"""Calibrate: what needs a model's whole survey at once, significance and ranks, to PostgreSQL and Milvus."""
+"""Calibrate: what needs a model's whole survey at once, significance, ranks and verdicts, to PostgreSQL and Milvus."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline import credibility
 from pipeline.errors import RunError
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.significance import Calibrated, calibrate_scores
 from pipeline.splits import split_of_model
+from pipeline.stages.judge import judge, spread
 from pipeline.stores import catalog, registry, runs
 from pipeline.stores.postgres import scalar, transaction
+from pipeline.verdicts.kinds import VERDICTS
 
 COMPONENTS = {  # raw score → its column of −ln p
     "global_score": "global_surprise",
@@ -33,6 +37,8 @@ class CalibrateSummary:
     n_scored: int
     n_calibration: int
     n_extrapolated: int
+    verdicts: dict[str, int]  # candidates of each
+    look_elsewhere: str  # what is left once the number of spectra is counted, in one sentence
     promoted: bool
     seconds: float
 
@@ -47,7 +53,8 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     if not force and _up_to_date(session, model_id):
         return None
     _record(session, model_id, float("nan"))
-    columns = ("spectrum_id", "healpix", "ra", "dec", "z", "snr", *COMPONENTS)
+    runs.forget_metrics(session.conn, "compare", model_id)  # with scores.disagreement, which goes too
+    columns = ("spectrum_id", "healpix", "ra", "dec", "z", "snr", "in_training", *COMPONENTS)
     table = catalog.read_scores(session.conn, model_id, columns=columns)
     if not table.num_rows:
         raise RunError(f"model {model_id} has scored nothing yet: run `skysift score` first")
@@ -55,8 +62,9 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     healpix = table["healpix"].fill_null(-1).to_numpy()
     calibration = split_of_model(split, healpix, table["spectrum_id"].to_numpy()) == "calibrate"
     done = _calibrated(table, calibration)
+    judged = judge(session, model_id, table, done, COMPONENTS)
     with progress("calibrate", table.num_rows, "spectra") as bar:
-        catalog.write_calibration(session.conn, model_id, _rows(table, done))
+        catalog.write_calibration(session.conn, model_id, _rows(table, done, judged))
         scalars = _scalars(table, done)
         for at in range(0, table.num_rows, REFRESH):
             part = scalars.slice(at, REFRESH)
@@ -66,9 +74,16 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     follow_promotion(session)
     _record(session, model_id, table.num_rows)
     summary = CalibrateSummary(
-        table.num_rows, int(calibration.sum()), int(done.extrapolated.sum()), promoted, time.monotonic() - start
+        table.num_rows,
+        int(calibration.sum()),
+        int(done.extrapolated.sum()),
+        dict(Counter(judged["verdict"].drop_null().to_pylist()).most_common()),
+        credibility.look_elsewhere(done.p_value, done.q_value),
+        promoted,
+        time.monotonic() - start,
     )
-    runs.record_metrics(session.conn, session.config.run, "calibrate", _metrics(summary, done), model_id=model_id)
+    metrics = _metrics(summary, table, done, calibration)
+    runs.record_metrics(session.conn, session.config.run, "calibrate", metrics, model_id=model_id)
     return summary
 
 
@@ -80,9 +95,11 @@ def follow_promotion(session: Session) -> None:
 
 
 def _calibrated(table: pa.Table, calibration: np.ndarray) -> Calibrated:
-    columns = {name: np.asarray(table[name].to_numpy(), np.float64) for name in (*COMPONENTS, "z", "snr")}
+    """Scores of before a component was known lack it altogether, and do without."""
+    names = [name for name in COMPONENTS if table[name].null_count < table.num_rows]
+    columns = {name: np.asarray(table[name].to_numpy(), np.float64) for name in (*names, "z", "snr")}
     return calibrate_scores(
-        {name: columns[name] for name in COMPONENTS},
+        {name: columns[name] for name in names},
         columns["z"],
         columns["snr"],
         calibration,
@@ -90,15 +107,20 @@ def _calibrated(table: pa.Table, calibration: np.ndarray) -> Calibrated:
     )
 
 
-def _rows(table: pa.Table, done: Calibrated) -> pa.Table:
+def _rows(table: pa.Table, done: Calibrated, judged: pa.Table) -> pa.Table:
+    n = table.num_rows
     columns = {
         "spectrum_id": table["spectrum_id"],
         "anomaly_score": done.anomaly_score,
         "p_value": done.p_value,
+        "q_value": done.q_value,
         "rank": pa.array(done.rank, pa.int32(), mask=done.rank == 0),
         "extrapolated": done.extrapolated,
     }
-    return pa.table(columns | {COMPONENTS[name]: values for name, values in done.components.items()})
+    columns |= {COMPONENTS[name]: values for name, values in done.components.items()}
+    columns |= spread(judged, table["spectrum_id"].to_numpy(), judged.column_names[1:])
+    missing = {name: pa.nulls(n, kind) for name, kind in catalog.CALIBRATED.items() if name not in columns}
+    return pa.table(columns | missing)
 
 
 def _scalars(table: pa.Table, done: Calibrated) -> pa.Table:
@@ -109,7 +131,7 @@ def _scalars(table: pa.Table, done: Calibrated) -> pa.Table:
 
 def _up_to_date(session: Session, model_id: str) -> bool:
     with transaction(session.conn) as cur:
-        cur.execute("SELECT count(*) FILTER (WHERE rank IS NULL) FROM scores WHERE model_id = %s", (model_id,))
+        cur.execute("SELECT count(*) FILTER (WHERE q_value IS NULL) FROM scores WHERE model_id = %s", (model_id,))
         if scalar(cur):
             return False
         cur.execute(
@@ -125,12 +147,17 @@ def _record(session: Session, model_id: str, spectra: float) -> None:
     runs.record_metrics(session.conn, session.config.run, "calibrate", metrics, model_id=model_id)
 
 
-def _metrics(summary: CalibrateSummary, done: Calibrated) -> dict[str, float | tuple[float, str]]:
-    p_value = done.p_value[np.isfinite(done.p_value)]
+def _metrics(
+    summary: CalibrateSummary, table: pa.Table, done: Calibrated, calibration: np.ndarray
+) -> dict[str, float | tuple[float, str]]:
+    z, snr = (np.asarray(table[name].to_numpy(), np.float64) for name in ("z", "snr"))
+    training = table["in_training"].to_numpy()
     return {
         "calibration spectra": (summary.n_calibration, "spectra"),
+        "anomalies among calibration spectra, estimated share": done.anomalous,
         "p-values extrapolated": (summary.n_extrapolated, "spectra"),
-        "fraction with p < 0.01": float(np.mean(p_value < 0.01)),
-        "fraction with p < 0.5": float(np.mean(p_value < 0.5)),
+        **credibility.discoveries(done.p_value, done.q_value),
+        **{f"verdict {name}": (summary.verdicts.get(name, 0), "spectra") for name in VERDICTS},
+        **credibility.uniformity(done.p_value, z, snr, training, calibration),
         "seconds": (summary.seconds, "s"),
     }

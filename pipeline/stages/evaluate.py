@@ -20,6 +20,7 @@ from pipeline import cluster
 from pipeline.catalog.known import read_known
 from pipeline.errors import InputError, RunError
 from pipeline.injection.completeness import tabulate
+from pipeline.injection.departures import KINDS
 from pipeline.injection.plan import Unit, Want, units, wants
 from pipeline.injection.recovery import Found, Survey, find_known, injected_objects, p_values
 from pipeline.modelstore import load_model
@@ -67,7 +68,8 @@ def read_survey(session: Session, model_id: str) -> Survey:
     split = registry.find_model(session.conn, model_id).config["split"]
     healpix = table["healpix"].fill_null(-1).to_numpy()
     part = split_of_model(split, healpix, table["spectrum_id"].to_numpy())
-    survey = Survey(table, part == "calibrate", tuple(COMPONENTS))
+    known = tuple(name for name in COMPONENTS if table[name].null_count < table.num_rows)
+    survey = Survey(table, part == "calibrate", known)
     if survey.held_out.sum() < MIN_HOSTS:
         raise RunError(
             f"only {survey.held_out.sum()} scored spectra are held out from training (calibration sky pixels), at "
@@ -163,7 +165,8 @@ def evaluate(session: Session, model_id: str, survey: Survey, classes: Sequence[
     whole = done.filter(done["spectrum_id"].is_valid())
     lost = done.filter(done["spectrum_id"].is_null())["class"].to_pylist()
     whole = whole.append_column("p_value", pa.array(p_values(survey, whole)))
-    table = tabulate(injected_objects(survey, whole))
+    pooled = tuple(kind for kind, names in KINDS.items() if set(names) <= set(classes))
+    table = tabulate(injected_objects(survey, whole), pooled=pooled)
     replace_completeness(session.conn, session.config.run, model_id, table, seed=seed)
     missed = {name: lost.count(name) for name in sorted(set(lost))}
     n_hosts = sum(len(keys) for unit in work for _, keys in unit.shards)

@@ -33,7 +33,7 @@ def run(session: Session, say: Say, *, model: str = "") -> Path:
             ingest(session, say)
             model_id = registry.find_model(session.conn, model).model_id if model else train(session, say)
             score(session, model_id, say)
-        calibrate(session, model_id, say)
+            calibrate(session, model_id, say)
         runs.enter_stage(session.conn, session.config.run, "report")
         page = report(session)
         runs.end_run(session.conn, session.config.run)
@@ -126,3 +126,7 @@ def calibrate(session: Session, model_id: str, say: Say, *, force: bool = False)
         f"calibrate   {done.n_scored:,} spectra against {done.n_calibration:,} calibration spectra "
         f"in {done.seconds:.1f} s{promoted}"
     )
+    say(f"            {done.look_elsewhere}")
+    if done.verdicts:
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in done.verdicts.items())
+        say(f"            candidates by verdict: {counts}")

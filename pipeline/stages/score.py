@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from pipeline.stores.postgres import transaction
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+    from models.scores import ScoreBatch
     from pipeline.stages.result import StageSummary
 
 SHARDS_PER_TASK = 32  # at most
@@ -44,6 +46,9 @@ SCORE_COLUMNS = {
     "density": "density",
     "n_pixels": "n_bins",
 }
+# column of the scores table → field of models.scores.ScoreBatch, and where in models.templates its codes' names are
+NAMED_COLUMNS: dict[str, tuple[str, str]] = {}
+RAW = (*SCORE_COLUMNS, *NAMED_COLUMNS, "windows", "in_training")  # what scoring writes
 SMALL = ("spectrum_id", "targetid", "healpix", "ra", "dec", "z", "snr")
 
 
@@ -134,13 +139,25 @@ class Scorer:
         rows = slice(keep[0], keep[-1] + 1) if contiguous else keep
         with torch.inference_mode():
             done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
-        columns = {name: pa.array(arrays[name][rows]) for name in SMALL}
-        columns |= {name: pa.array(getattr(done, field)) for name, field in SCORE_COLUMNS.items()}
+        columns = {name: pa.array(arrays[name][rows]) for name in SMALL} | score_columns(done)
         split = self.model.provenance["split"]
         columns["in_training"] = split_of_model(split, arrays["healpix"][rows], arrays["spectrum_id"][rows]) == "train"
-        flat = pa.array(done.embedding.reshape(-1))
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, done.embedding.shape[1])
+        columns["embedding"] = _fixed_lists(done.embedding)
         return pa.table(columns)
+
+
+def score_columns(done: ScoreBatch) -> dict[str, pa.Array]:
+    """What a batch's scores are in the scores table, column → values; ``in_training`` is not theirs to say."""
+    columns = {name: pa.array(getattr(done, field)) for name, field in SCORE_COLUMNS.items()}
+    for name, (field, codes) in NAMED_COLUMNS.items():
+        names = getattr(import_module("models.templates"), codes)
+        columns[name] = pa.array(names).take(pa.array(getattr(done, field)))
+    return columns | {"windows": _fixed_lists(done.windows)}
+
+
+def _fixed_lists(values: Any) -> pa.FixedSizeListArray:
+    """One list a spectrum, of arrays [B, …]."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values[0].size)
 
 
 def _cut(keep: Any, size: int) -> Iterator[Any]:
@@ -223,7 +240,7 @@ def _commit(session: Session, model_id: str, results: Sequence[ChunkResult], tra
         session.vectors.upsert(model_id, table.select(["spectrum_id", "ra", "dec", "z", "snr", "embedding"]))
     with transaction(session.conn) as cur:
         if table is not None:
-            catalog.upsert_scores(cur, model_id, table.select(["spectrum_id", *SCORE_COLUMNS, "in_training"]))
+            catalog.upsert_scores(cur, model_id, table.select(["spectrum_id", *RAW]))
         ledger.finish(
             cur,
             session.config.run,

@@ -25,6 +25,7 @@ CALIBRATED = {  # columns that calibrate writes
     "blend_surprise": pa.float32(),
     "instrument_surprise": pa.float32(),
     "redshift_surprise": pa.float32(),
+    "features": pa.list_(pa.float32()),
     "verdict": pa.string(),
     "artefact_probability": pa.float32(),
     "why": pa.string(),  # JSON

@@ -204,6 +204,12 @@ def record_metrics(
         )
 
 
+def forget_metrics(conn: Connection, stage: str, model_id: str) -> None:
+    """Delete a stage's metrics of a model from all runs: what they were measured on is no more."""
+    with transaction(conn) as cur:
+        cur.execute("DELETE FROM quality_metrics WHERE stage = %s AND model_id = %s", (stage, model_id))
+
+
 def audit(cur: Cursor, action: str, thing: str, detail: Mapping[str, Any] | None = None) -> None:
     """Add a row to the audit table in the caller's transaction: who, when, what."""
     cur.execute(

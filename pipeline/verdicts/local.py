@@ -53,18 +53,20 @@ def _slide(values_BL: Tensor, kernel: Tensor) -> Tensor:
     """Correlate rows with a short odd kernel, zeros beyond the ends; shifted sums beat conv1d on a CPU."""
     reach, width = len(kernel) // 2, values_BL.shape[1]
     padded = functional.pad(values_BL, (reach, reach))
-    out = kernel[0] * padded[:, :width]
+    out = padded[:, :width] * float(kernel[0])
     for i in range(1, len(kernel)):
         out.add_(padded[:, i : i + width], alpha=float(kernel[i]))
     return out
 
 
 def _stands_out(top: Tensor, total: Tensor, kernel: Tensor) -> Tensor:
-    return _slide(top, kernel).mul_(_slide(total, kernel.square()).clamp_(min=TINY).rsqrt_())
+    spread = _slide(total, kernel.square()).clamp_(min=TINY)
+    value: Tensor = _slide(top, kernel) * spread.rsqrt_()
+    return value
 
 
 def _centre(index: Tensor, level: int) -> Tensor:
-    return WAVELENGTH_START + WAVELENGTH_STEP * ((index + 0.5) * 2**level - 0.5)
+    return WAVELENGTH_START + WAVELENGTH_STEP * ((index + 0.5) * float(1 << level) - 0.5)
 
 
 def peaks(pull_BL: Tensor, root_BL: Tensor) -> tuple[Peaks, Tensor]:

@@ -88,7 +88,8 @@ def inverse_normal(terms_BPC: Tensor, w_BC: Tensor) -> Tensor:
     """Invert the normal matrices of terms in float64, with a ridge of 1e-6 of the largest diagonal element."""
     wide = ((terms_BPC * w_BC[:, None]) @ terms_BPC.transpose(1, 2)).double()
     ridge = 1e-6 * wide.diagonal(dim1=1, dim2=2).amax(1).clamp(min=TINY)
-    return torch.linalg.inv(wide + ridge[:, None, None] * torch.eye(wide.shape[1])).float()
+    inverse: Tensor = torch.linalg.inv(wide + ridge[:, None, None] * torch.eye(wide.shape[1]))
+    return inverse.float()
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 VERBS = (
-    "simulate", "run", "plan", "ingest", "train", "score", "calibrate", "report", "status", "models", "db", "doctor",
+    "simulate", "run", "plan", "ingest", "train", "score", "calibrate", "evaluate", "report", "status", "models", "db",
+    "doctor",
 )  # fmt: skip
 
 

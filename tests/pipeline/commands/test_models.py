@@ -24,28 +24,6 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def conn(postgres_url: str) -> Iterator[Connection]:
-    connection = postgres.connect(postgres_url)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture
-def run(postgres_url: str, milvus_lite_uri: str, tmp_path: Path) -> Run:
-    """Run a command; its output, or the error it ends with."""
-
-    def call(*arguments: str, answer: str | None = None) -> str:
-        stores = [f'stores.postgres="{postgres_url}"', f'stores.milvus="{milvus_lite_uri}"']
-        options = [*(part for store in stores for part in ("-s", store)), "-w", str(tmp_path / "workspace")]
-        result = CliRunner().invoke(skysift, [*arguments, *options], input=answer, standalone_mode=False)
-        if result.exception:
-            raise result.exception
-        return result.output
-
-    return call
-
-
-@pytest.fixture
 def store(conn: Connection, milvus_lite_uri: str) -> Iterator[VectorStore]:
     """Two calibrated models with a vector each, the second promoted last."""
     opened = VectorStore.open(milvus_lite_uri)
@@ -60,7 +38,7 @@ def store(conn: Connection, milvus_lite_uri: str) -> Iterator[VectorStore]:
             catalog.upsert_scores(cur, model, pa.table({"spectrum_id": np.array([1])}))
         values = {"rank": pa.array([1], pa.int32()), "extrapolated": pa.array([False])}
         columns = {
-            name: values[name] if name in values else pa.array([None if pa.types.is_string(kind) else 0.5], kind)
+            name: values[name] if name in values else pa.array([0.5 if pa.types.is_floating(kind) else None], kind)
             for name, kind in catalog.CALIBRATED.items()
         }
         catalog.write_calibration(conn, model, pa.table({"spectrum_id": pa.array([1], pa.int64()), **columns}))

@@ -40,6 +40,16 @@ def test_a_small_survey_is_used_whole() -> None:
     assert sorted(key for unit in found for _, ids in unit.shards for key in ids) == list(range(0, 280, 7))
 
 
+def test_a_class_goes_where_it_would_with_others() -> None:
+    alone = units(held_out(), wants(("felobal",), 20, 3), 3)
+    among = units(held_out(), wants(CLASSES, 20, 3), 3)
+    places = [
+        {want.number: unit.shards for unit in found for want in unit.wants if want.name == "felobal"}
+        for found in (alone, among)
+    ]
+    assert places[0] == places[1]
+
+
 def test_the_seed_decides() -> None:
     first, again, other = (units(held_out(), wants(CLASSES, 10, seed), seed) for seed in (1, 1, 2))
     assert first == again

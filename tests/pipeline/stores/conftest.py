@@ -53,7 +53,7 @@ def calibration() -> Callable[..., pa.Table]:
         rank[np.argsort(-score_B)] = np.arange(1, len(score_B) + 1)
         known = {"anomaly_score": score_B, "p_value": 1 - score_B, "rank": rank, "extrapolated": score_B > 0.9}
         texts = {name: ["{}"] * len(score_B) for name, kind in catalog.CALIBRATED.items() if pa.types.is_string(kind)}
-        known |= texts
+        known |= texts | {"features": [[0.5, 1.5]] * len(score_B)}
         columns = {name: pa.array(known.get(name, score_B), kind) for name, kind in catalog.CALIBRATED.items()}
         return pa.table({"spectrum_id": pa.array(spectrum_id, pa.int64()), **columns})
 

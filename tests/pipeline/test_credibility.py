@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from pipeline.calibration import CELL, discoveries, distance, look_elsewhere, uniformity
+from pipeline.credibility import CELL, discoveries, distance, look_elsewhere, uniformity
 
 N = 25_000
 NONE = np.zeros(N, bool)

@@ -17,7 +17,9 @@ MIN_CELL = 100  # spectra in a cell whose distribution means something
 DR1 = 1_600_000  # quasar spectra of DESI DR1: the survey that look-elsewhere statements are made for
 LEVELS = (0.05, 0.1)  # false discovery rates that lists are cut at
 CELL = "p-values in cell z {} S/N {}: distance from uniform"
-_P_VALUES = (0.01, 0.1, 0.5)
+PARTS = ("trained on", "calibrated by", "neither")
+P_VALUES = (0.01, 0.1, 0.5)
+SPECTRA, DISTANCE, SHARE = "{}: spectra", "{}: p-values' distance from uniform", "{}: share with p < {:g}"
 
 
 def discoveries(p_value: Floats, q_value: Floats) -> Metrics:
@@ -29,7 +31,7 @@ def discoveries(p_value: Floats, q_value: Floats) -> Metrics:
     """
     known = np.isfinite(p_value)
     total = int(known.sum())
-    found = {f"spectra with q < {level:g}": (int((q_value < level).sum()), "spectra") for level in LEVELS}
+    found: Metrics = {f"spectra with q < {level:g}": (int((q_value < level).sum()), "spectra") for level in LEVELS}
     lowest = float(p_value[known].min()) if total else float("nan")
     return found | {
         "spectra with p < 0.05 / survey": (int((p_value < 0.05 / max(total, 1)).sum()), "spectra"),
@@ -66,15 +68,13 @@ def uniformity(p_value: Floats, z: Floats, snr: Floats, training: Mask, calibrat
     """
     known = np.isfinite(p_value) & np.isfinite(z) & np.isfinite(snr)
     fresh = known & ~training & ~calibration
-    groups = {"trained on": known & training, "calibrated by": known & calibration, "neither": fresh}
     done: Metrics = {}
-    for name, members in groups.items():
-        done[f"{name}: spectra"] = (int(members.sum()), "spectra")
-        done[f"{name}: p-values' distance from uniform"] = distance(p_value[members])
-        for level in _P_VALUES:
-            done[f"{name}: share with p < {level:g}"] = (
-                float(np.mean(p_value[members] < level)) if members.any() else float("nan")
-            )
+    for name, members in zip(PARTS, (known & training, known & calibration, fresh), strict=True):
+        found = p_value[members]
+        done[SPECTRA.format(name)] = (len(found), "spectra")
+        done[DISTANCE.format(name)] = distance(found)
+        for level in P_VALUES:
+            done[SHARE.format(name, level)] = float(np.mean(found < level)) if len(found) else float("nan")
     tested = fresh if fresh.sum() >= CELLS**2 * MIN_CELL else known & ~training
     return done | _cells(p_value[tested], z[tested], snr[tested])
 

@@ -1,0 +1,231 @@
+"""Anomaly scores against their baselines on simulated surveys.
+
+    python -m benchmarks.anomaly [--quick] [--write] [--folder DIR]
+
+simulates spectra (``benchmarks._anomaly_sky``) with a seed that no tuning has seen, fits the product and its baselines
+on the contaminated training part, calibrates them, and judges them on normals, injections of every class at graded
+significance, and traps. The folder keeps everything, so that one method can be redone alone (``--only``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import _anomaly_baselines as baselines
+from benchmarks import _anomaly_ours as ours
+from benchmarks import _anomaly_sky as sky
+from benchmarks._anomaly_baselines import Bench, Scores
+from benchmarks._anomaly_evaluation import Judged, duels, judge, reconstruction
+from benchmarks._anomaly_honesty import false_discoveries, uniformity
+from benchmarks._anomaly_latents import leaks
+from benchmarks._anomaly_metrics import jaccard
+from benchmarks._anomaly_ours import OURS, Variant
+from benchmarks._anomaly_report import Found, as_csv, page
+from benchmarks._anomaly_yardstick import yardstick
+
+SEED = 20_261_120  # of the simulated survey; development used others
+RESULTS = Path(__file__).parent / "results"
+SPENDER, SPENDER_NEAR, FOREST = "spender, χ²", "spender, χ² among neighbours", "skysift embedding, isolation forest"
+TOP = 0.01
+VERDICT_SAMPLE = 12_000  # ordinary spectra that calibrate and join the verdicts' test
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run does; ``python -m benchmarks.anomaly --help`` has a line on each."""
+
+    folder: Path
+    sizes: sky.Sizes = sky.FULL
+    seed: int = SEED
+    jobs: int = 2
+    seeds: int = 2
+    variants: tuple[str, ...] = ()
+    methods: tuple[str, ...] = tuple(baselines.METHODS)
+    spender: bool = True
+    spender_seconds: float | None = None
+    spender_most: int | None = 100
+    verdicts: bool = True
+    only: tuple[str, ...] = ()
+    draws: int = 20
+    settings: str = ""  # of our model, as in a variant
+
+
+def main() -> None:
+    """Run and print the page; with ``--write`` keep it."""
+    options, write = _parsed()
+    started = time.perf_counter()
+    found = run(options)
+    text = page(found, _title(options, time.perf_counter() - started))
+    print(text)
+    if write:
+        (RESULTS / "anomaly.md").write_text(text + "\n", encoding="utf-8")
+        (RESULTS / "anomaly.csv").write_text(as_csv(found), encoding="utf-8")
+
+
+def run(options: Options) -> Found:
+    """Simulate, fit, score and judge."""
+    stick = yardstick(options.folder, options.seed)
+    for part in sky.PARTS:
+        with _stage(f"simulate {part}, {options.sizes.rows(part):,} spectra"):
+            sky.make(options.folder, part, options.sizes, options.seed, stick, options.jobs)
+    bench = Bench(options.folder)
+    main_one = Variant.parse(f"{OURS}:{options.settings}")
+    others = [Variant.parse(text) for text in (*_seeds(options), *options.variants)]
+    judged: dict[str, Judged] = {}
+    seconds: dict[str, float] = {}
+
+    def do(method: str, make: Callable[[], Scores]) -> Scores:
+        with _stage(method):
+            scores = bench.kept(method, make, redo=method in options.only)
+        judged[method] = judge(bench, method, scores)
+        seconds[method] = bench.seconds(method)
+        return scores
+
+    mine = {}
+    for variant in (main_one, *others):
+        mine[variant.name] = do(variant.name, lambda variant=variant: ours.made(bench, variant, options.only))
+    notes = [f"Our fit took {ours.seconds_of(bench, main_one):.0f} s."]
+    do(FOREST, lambda: ours.forest(bench, main_one))
+    for method in options.methods:
+        do(method, lambda method=method: baselines.METHODS[method](bench))
+    if options.spender:
+        notes.append(_spender(bench, options, do, ours.seconds_of(bench, main_one)))
+    equal = f"PCA-{main_one.vae.latent}, χ²"
+    if equal not in judged:
+        do(equal, lambda: baselines.chi2(bench, main_one.vae.latent))
+    fits = {
+        name: bench.kept(name, dict)["normals"] for name in judged if name.startswith("PCA") and name.endswith(", χ²")
+    }
+    fits[OURS] = ours.raw_scores(bench, main_one, "normals")["chi2_reduced"]
+    with _stage("what the latents encode"):
+        leak = leaks(ours.model_of(bench, main_one), options.seed)
+    with _stage("p-values and false discoveries"):
+        honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
+    rivals = [one for name, one in judged.items() if name not in mine]
+    product = judged[main_one.name]
+    return Found(
+        product, rivals, [judged[one.name] for one in others], seconds, duels(product, rivals), *honest,
+        _stability(mine), reconstruction(bench, fits), leak, notes,
+        _verdicts(bench, main_one, options, stick) if options.verdicts else "",
+    )  # fmt: skip
+
+
+def _seeds(options: Options) -> list[str]:
+    joined = f",{options.settings}" if options.settings else ""
+    return [f"{OURS}-seed{seed}:seed={seed}{joined}" for seed in range(2, 2 + options.seeds)]
+
+
+def _spender(bench: Bench, options: Options, do: Callable[[str, Callable[[], Scores]], Scores], own: float) -> str:
+    from benchmarks import _anomaly_spender as spender
+
+    seconds = options.spender_seconds or own
+    raw = do(SPENDER, lambda: spender.scores(bench, seconds, options.spender_most))
+    do(SPENDER_NEAR, lambda: spender.among_neighbours(bench, raw))
+    return spender.note(bench)
+
+
+def _stability(scores: dict[str, Scores]) -> dict[str, float]:
+    """Compare the models of other seeds on normals and injections together."""
+    same = {name: np.concatenate([one["normals"], one["injected"]]) for name, one in scores.items()
+            if name == OURS or name.startswith(f"{OURS}-seed")}  # fmt: skip
+    return {f"{a}, {b}": jaccard(same[a], same[b], TOP) for a, b in combinations(same, 2)}
+
+
+def _verdicts(bench: Bench, variant: Variant, options: Options, stick: Path) -> str:
+    from benchmarks import _verdict_sample as sample
+    from benchmarks.verdicts import report
+
+    with _stage("verdicts"):
+        model = ours.model_of(bench, variant)
+        test = sample.injected(bench.folder, stick, options.sizes.injected, options.seed, model)
+        reference, ordinary = (sample.measured(bench.part(name), model, VERDICT_SAMPLE)
+                               for name in ("calibrate", "normals"))  # fmt: skip
+        return report(*sample.detect([test, ordinary], reference))
+
+
+class _stage:  # noqa: N801 - reads as a statement
+    """Says on the standard error what is being done and how long it took."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.started = name, time.perf_counter()
+
+    def __enter__(self) -> None:
+        sys.stderr.write(f"{self.name} …")
+        sys.stderr.flush()
+
+    def __exit__(self, *_: object) -> None:
+        sys.stderr.write(f" {time.perf_counter() - self.started:.0f} s\n")
+        sys.stderr.flush()
+
+
+def _parsed() -> tuple[Options, bool]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where everything is kept [default: build/anomaly-SEED]")
+    parser.add_argument("--quick", action="store_true", help="small sizes: figures mean little, minutes suffice")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the simulated survey")
+    parser.add_argument("--seeds", type=int, help="further models of other seeds, for stability [default: 2; quick: 1]")
+    parser.add_argument("--variants", nargs="*", default=[], metavar="NAME:key=value,…", help="settings side by side")
+    parser.add_argument("--settings", default="", metavar="key=value,…", help="settings of our model")
+    parser.add_argument("--only", nargs="*", default=[], metavar="METHOD", help="methods to be redone")
+    parser.add_argument("--no-spender", dest="spender", action="store_false", help="leave out the slowest baseline")
+    parser.add_argument("--spender-seconds", type=float, help="its training time [default: what our fit took]")
+    parser.add_argument("--spender-most", type=int, default=100, help="injections of a class that it scores")
+    parser.add_argument("--no-verdicts", dest="verdicts", action="store_false", help="leave out verdicts and windows")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes and threads")
+    parser.add_argument("--write", action="store_true", help="keep the page and the table in benchmarks/results")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.jobs)
+    folder = asked.folder or Path("build") / f"anomaly-{'quick-' if asked.quick else ''}{asked.seed}"
+    seeds = asked.seeds if asked.seeds is not None else 1 if asked.quick else 2
+    options = Options(
+        folder, sky.QUICK if asked.quick else sky.FULL, asked.seed, asked.jobs, seeds, tuple(asked.variants),
+        spender=asked.spender, spender_seconds=asked.spender_seconds, spender_most=asked.spender_most,
+        verdicts=asked.verdicts, only=tuple(asked.only), settings=asked.settings,
+    )  # fmt: skip
+    return options, asked.write
+
+
+def _title(options: Options, seconds: float) -> list[str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    machine = f"{_processor()}, {options.jobs} cores, {memory:.0f} GB, {device}"
+    words = [word for word in sys.argv[1:] if word != "--write"]
+    command = " ".join(["python -m benchmarks.anomaly", *_without_folder(words)])
+    each = ", ".join(f"{name} {len(sky.Part(options.folder / name).flux):,}" for name in sky.PARTS)
+    lines = [
+        f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · `{command}` · {seconds:.0f} s"
+    ]
+    lines += ["", f"Seed {options.seed}. Spectra: {each}."]
+    return lines
+
+
+def _without_folder(words: list[str]) -> list[str]:
+    """Leave the machine's own paths out of the results."""
+    out, skip = [], False
+    for word in words:
+        if not skip and not word.startswith("--folder"):
+            out.append(word)
+        skip = word == "--folder"
+    return out
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
