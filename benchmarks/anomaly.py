@@ -26,7 +26,7 @@ from benchmarks import _anomaly_baselines as baselines
 from benchmarks import _anomaly_ours as ours
 from benchmarks import _anomaly_sky as sky
 from benchmarks._anomaly_baselines import Bench, Scores
-from benchmarks._anomaly_evaluation import Judged, duels, judge, reconstruction
+from benchmarks._anomaly_evaluation import Judged, duels, judge, paired, reconstruction
 from benchmarks._anomaly_honesty import false_discoveries, uniformity
 from benchmarks._anomaly_latents import leaks
 from benchmarks._anomaly_metrics import jaccard
@@ -114,6 +114,8 @@ def run(options: Options) -> Found:
         honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
     rivals = [one for name, one in judged.items() if name not in mine]
     product = judged[main_one.name]
+    for other in judged.values():
+        other.rows += paired(product, other) if other is not product else []
     return Found(
         product, rivals, [judged[one.name] for one in others], seconds, duels(product, rivals), *honest,
         _stability(mine), reconstruction(bench, fits), leak, notes,
