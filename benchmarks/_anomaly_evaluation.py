@@ -177,11 +177,19 @@ class Duel:
 def duels(ours: Judged, others: list[Judged]) -> list[Duel]:
     """Compare ours with each class's best baseline at 1% false positives."""
     best = {name: max(others, key=lambda one: one.value(name, "recall 1%")) for name in CLASSES}
-    raw = []
-    for name in CLASSES:
-        both = ours.scored[name] & best[name].scored[name]
-        raw.append(metrics.mcnemar_worse(ours.found[name][both], best[name].found[name][both]))
+    worse = metrics.holm([_worse(ours, best[name], name) for name in CLASSES])
     return [
         Duel(name, best[name].method, ours.value(name, "recall 1%"), best[name].value(name, "recall 1%"), p)
-        for name, p in zip(CLASSES, metrics.holm(raw), strict=True)
+        for name, p in zip(CLASSES, worse, strict=True)
     ]
+
+
+def paired(ours: Judged, other: Judged) -> list[Row]:
+    """Return for each class how likely a method would find so many more than ours by chance, Holm-corrected."""
+    worse = metrics.holm([_worse(ours, other, name) for name in CLASSES])
+    return [Row(other.method, name, "p ours worse", p) for name, p in zip(CLASSES, worse, strict=True)]
+
+
+def _worse(ours: Judged, other: Judged, name: str) -> float:
+    both = ours.scored[name] & other.scored[name]
+    return metrics.mcnemar_worse(ours.found[name][both], other.found[name][both])

@@ -13,6 +13,7 @@ from benchmarks._anomaly_evaluation import BAND_NAMES, KINDS, TOPS, Duel, Judged
 from benchmarks._anomaly_honesty import Rate, Uniformity
 from benchmarks._anomaly_latents import Leak
 from benchmarks._anomaly_sky import TRAPS
+from benchmarks._anomaly_verdicts import Judgement
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Found:
     reconstruction: dict[str, dict[str, float]]  # method → band → median reduced χ²
     leak: Leak
     notes: list[str]  # on methods, a sentence each
-    verdicts: str  # a page of its own, or nothing
+    verdicts: Judgement | None
 
     def everyone(self) -> list[Judged]:
         """Return all methods, ours first."""
@@ -64,12 +65,13 @@ def page(found: Found, title: list[str]) -> str:
         ["## Recall at 1% by class and significance, ours", "", *_class_bands(found)],
         ["## Traps: share above the 1% threshold of normals", "", *_trap_table(found)],
         ["## Top of a survey with every group at its natural rate, mean counts", "", *_tops(found)],
-        ["## Stability: Jaccard index of the top 1% of the normals and injections", "", *_stability(found)],
         ["## Reconstruction: median reduced χ² of the normals", "", *_reconstruction(found)],
         ["## p-values and false discoveries", "", *_honesty(found)],
     ]
+    if found.stability:
+        parts.append(["## Stability: Jaccard index of the top 1% of normals and injections", "", *_stability(found)])
     if found.verdicts:
-        parts.append(["## Verdicts and windows", "", found.verdicts, ""])
+        parts.append(["## Verdicts and windows", "", found.verdicts.page, ""])
     return "\n".join(line for part in parts for line in part)
 
 
@@ -103,6 +105,11 @@ def _asked(found: Found) -> list[str]:
         ("R² of redshift from the latents of copies, ≤ 0.1", found.leak.redshift, found.leak.redshift <= 0.1),
         ("classes significantly below their best baseline, 0", float(len(worse)), not worse),
     ]  # fmt: skip
+    if found.verdicts:
+        told = found.verdicts
+        checks += [("AUC of artefact against the rest, ≥ 0.97", told.auc, told.auc >= 0.97),
+                   ("verdicts of the right kind at S/N ≥ 2, ≥ 0.8", told.right, told.right >= 0.8),
+                   ("top windows that meet the local feature, ≥ 0.85", told.overlap, told.overlap >= 0.85)]  # fmt: skip
     return table(["asked", "found", ""], [[name, f"{value:.3f}", "yes" if met else "**no**"]
                                           for name, value, met in checks])  # fmt: skip
 

@@ -26,19 +26,19 @@ from benchmarks import _anomaly_baselines as baselines
 from benchmarks import _anomaly_ours as ours
 from benchmarks import _anomaly_sky as sky
 from benchmarks._anomaly_baselines import Bench, Scores
-from benchmarks._anomaly_evaluation import Judged, duels, judge, reconstruction
+from benchmarks._anomaly_evaluation import Judged, duels, judge, paired, reconstruction
 from benchmarks._anomaly_honesty import false_discoveries, uniformity
 from benchmarks._anomaly_latents import leaks
 from benchmarks._anomaly_metrics import jaccard
 from benchmarks._anomaly_ours import OURS, Variant
 from benchmarks._anomaly_report import Found, as_csv, page
+from benchmarks._anomaly_verdicts import Judgement, judgement
 from benchmarks._anomaly_yardstick import yardstick
 
 SEED = 20_261_120  # of the simulated survey; development used others
 RESULTS = Path(__file__).parent / "results"
 SPENDER, SPENDER_NEAR, FOREST = "spender, χ²", "spender, χ² among neighbours", "skysift embedding, isolation forest"
 TOP = 0.01
-VERDICT_SAMPLE = 12_000  # ordinary spectra that calibrate and join the verdicts' test
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,12 @@ def run(options: Options) -> Found:
         honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
     rivals = [one for name, one in judged.items() if name not in mine]
     product = judged[main_one.name]
+    for other in judged.values():
+        other.rows += paired(product, other) if other is not product else []
     return Found(
         product, rivals, [judged[one.name] for one in others], seconds, duels(product, rivals), *honest,
         _stability(mine), reconstruction(bench, fits), leak, notes,
-        _verdicts(bench, main_one, options, stick) if options.verdicts else "",
+        _judgement(bench, main_one, options, stick),
     )  # fmt: skip
 
 
@@ -142,16 +144,12 @@ def _stability(scores: dict[str, Scores]) -> dict[str, float]:
     return {f"{a}, {b}": jaccard(same[a], same[b], TOP) for a, b in combinations(same, 2)}
 
 
-def _verdicts(bench: Bench, variant: Variant, options: Options, stick: Path) -> str:
-    from benchmarks import _verdict_sample as sample
-    from benchmarks.verdicts import report
-
+def _judgement(bench: Bench, variant: Variant, options: Options, stick: Path) -> Judgement | None:
+    if not options.verdicts:
+        return None
     with _stage("verdicts"):
         model = ours.model_of(bench, variant)
-        test = sample.injected(bench.folder, stick, options.sizes.injected, options.seed, model)
-        reference, ordinary = (sample.measured(bench.part(name), model, VERDICT_SAMPLE)
-                               for name in ("calibrate", "normals"))  # fmt: skip
-        return report(*sample.detect([test, ordinary], reference))
+        return judgement(bench, model, stick, options.sizes.injected, options.seed)
 
 
 class _stage:  # noqa: N801 - reads as a statement

@@ -1,14 +1,18 @@
 """Verdicts: fits the trees of ``pipeline.verdicts`` to injections, and tests them on others with fresh seeds.
 
-    python -m benchmarks.verdicts FOLDER [MODEL]
+    python -m benchmarks.verdicts FOLDER [MODEL] [--test] [--write]
 
 FOLDER is one of ``python -m benchmarks.anomaly``'s (yardstick, natural parts, ``models/MODEL``). The trees go into the
-package, the test's tables to the standard output. With ``--test`` the package's trees are tested as they are.
+package, the test's tables to the standard output and, with ``--write``, to ``results/verdicts.md``. With ``--test`` the
+package's trees are tested as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from pipeline.verdicts import classify
 from pipeline.verdicts.kinds import FIBER_GROUP, KINDS, is_artefact, kind_of
 from pipeline.verdicts.trees import Trees
 
+RESULTS = Path(__file__).parent / "results" / "verdicts.md"
 SEEDS = {"train": 9_301, "test": 9_302}  # of injections; the anomaly benchmark's own are others
 EACH = {"train": 512, "test": 256}  # injections a class
 NATURAL, BAD_COLUMNS = 8_000, 512  # ordinary spectra looked through, and bad columns made
@@ -39,6 +44,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("model", nargs="?", default="skysift")
     parser.add_argument("--test", action="store_true")
+    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     started = time.perf_counter()
     home = asked.folder / "models" / asked.model
@@ -54,8 +60,20 @@ def main() -> None:
         hurt = measured(Part(asked.folder / "train"), model, BAD_COLUMNS, SEEDS["train"])
         fit(*detect([sample("train"), natural, hurt], reference))
     test, ordinary = detect([sample("test"), measured(Part(asked.folder / "normals"), model, NATURAL)], reference)
-    print(report(test, ordinary))
-    print(f"\n{time.perf_counter() - started:.0f} s")
+    text = _page(report(test, ordinary), time.perf_counter() - started)
+    print(text)
+    if asked.write:
+        RESULTS.write_text(text, encoding="utf-8")
+
+
+def _page(tables: str, seconds: float) -> str:
+    command = "python -m benchmarks.verdicts " + " ".join(Path(word).name for word in sys.argv[1:])
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    return (
+        f"# Verdicts on injections with fresh seeds\n\n`{command}`, {time.strftime('%Y-%m-%d')}, {machine}, "
+        f"{seconds:.0f} s (simulating included where it was not done before).\nWhat lost: `verdicts_notes.md`.\n\n"
+        f"{tables}\n"
+    )
 
 
 def fit(train: Sample, natural: Sample, hurt: Sample) -> None:

@@ -28,6 +28,7 @@ Integers = NDArray[np.int64]
 
 Q = 0.01  # expected share of false ones among candidates said to be in a cluster
 SMALLEST = 3  # candidates a cluster
+COMMON = 30  # candidates at one wavelength for the whole survey's test
 MOST_WINDOWS = 2  # the strongest, of each candidate
 WEAKEST = 0.6  # of the strongest window's σ, below which a second one does not count
 SPAN = 6224.0  # Å, 3600 to 9824
@@ -201,9 +202,10 @@ def _survey_test(entries: _Entries) -> tuple[Array, Integers, Array]:
     # the sidebands' own scatter counts: the share is that of both together under no excess (conditional binomial)
     share = 2 * entries.reach / (2 * entries.reach + room)
     p = binom.sf(inside - 1, inside + around, share)
+    to_end = np.minimum(entries.wavelength - 3600.0, 9824.0 - entries.wavelength)  # wide windows pile up there
     stellar = np.abs(entries.wavelength[:, None] - np.array(STELLAR)).min(1, initial=np.inf) < 12.0
     expected = np.maximum(around * 2 * entries.reach / room, 1.0)
-    return np.where(stellar | (inside < 10 * SMALLEST), 1.0, p), inside, expected
+    return np.where(stellar | (to_end < 5 * entries.reach) | (inside < COMMON), 1.0, p), inside, expected
 
 
 def _count(entries: _Entries, group: Integers, counted: NDArray[np.bool_], widen: float = 1.0) -> Integers:

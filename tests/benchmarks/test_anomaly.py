@@ -48,7 +48,7 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
         assert {row["group"] for row in mine if row["metric"] == "recall 1%"} == {*classes, "physical", "artefact"}
         assert {row["group"] for row in mine if row["metric"] == "trap share 1%"} == set(TRAPS)
     text = page(found, ["title"])
-    assert text.count("\n## ") == 10
+    assert text.count("\n## ") == 9
     assert "nan" not in text.lower().split("## methods")[1]
     kept = (tmp_path / "scores" / REFERENCE / "normals.npy").stat().st_mtime_ns
     Bench(tmp_path).kept(REFERENCE, lambda: pytest.fail("made twice"))

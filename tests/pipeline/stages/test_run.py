@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.simulate import simulate
+from pipeline.verdicts.features import FEATURES
+from pipeline.verdicts.kinds import VERDICTS
 
 from .conftest import Finished, contents, query, skysift
 
@@ -28,6 +31,38 @@ def test_every_planned_spectrum_is_scored_and_ranked(finished: Finished) -> None
     assert ((p_value > 0) & (p_value <= 1)).all()
     assert (np.diff(score) <= 0).all()
     assert (np.diff(p_value) >= 0).all()
+
+
+def test_candidates_are_judged_and_explained_and_nobody_else(finished: Finished) -> None:
+    rows = query(finished.config, "SELECT * FROM anomaly_catalog ORDER BY rank").to_pylist()
+    q_value = np.array([row["q_value"] for row in rows])
+    assert (np.diff(q_value) >= 0).all()
+    assert ((q_value > 0) & (q_value <= 1)).all()
+    judged = [row for row in rows if row["verdict"]]
+    n = max(100, sum(row["p_value"] < 0.01 for row in rows))
+    assert [row["rank"] for row in judged] == list(range(1, n + 1))
+    p_value = {str(row["spectrum_id"]): row["p_value"] for row in rows}
+    for row in rows[:n]:
+        why = json.loads(row["why"])
+        assert row["verdict"] in VERDICTS
+        assert 0 <= row["artefact_probability"] <= 1
+        assert row["explanation"].endswith(".")
+        assert len(why["lookalikes"]) == 3
+        assert all(p_value[one["spectrum_id"]] > 0.1 and one["distance"] > 0 for one in why["lookalikes"])
+    for name in ("artefact_probability", "why", "explanation"):
+        assert {row[name] for row in rows[n:]} == {None}
+    assert {row["disagreement"] for row in rows} == {None}
+
+
+def test_what_verdicts_are_made_from_is_kept(finished: Finished) -> None:
+    text = "SELECT verdict, windows, features, fiber, night FROM scores JOIN spectra USING (spectrum_id)"
+    rows = query(finished.config, text)
+    for row in rows.to_pylist():
+        assert len(row["fiber"]) == len(row["night"]) > 0
+        assert len(row["windows"]) % 3 == 0
+        assert all(20_000_000 < night < 21_000_000 for night in row["night"])
+        assert (row["features"] is None) == (row["verdict"] is None)
+        assert row["features"] is None or len(row["features"]) == len(FEATURES)
 
 
 def test_milvus_holds_every_scored_spectrum_with_its_calibrated_score(finished: Finished) -> None:
