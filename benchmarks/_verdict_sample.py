@@ -86,7 +86,7 @@ def measured(part: Part, model: TrainedModel, most: int | None = None, hurt_seed
         if hurt_seed is not None:
             _bad_columns(rng, flux, ivar)
         columns = {name: np.asarray(values.to_numpy(zero_copy_only=False))
-                   for name, values in score_columns(score(model, flux, ivar, z[rows])).items()}  # fmt: skip
+                   for name, values in score_columns(model, score(model, flux, ivar, z[rows])).items()}  # fmt: skip
         columns["windows"] = np.stack(list(columns["windows"]))
         masks = np.split(np.nonzero(ivar <= 0)[1], np.cumsum((ivar <= 0).sum(1))[:-1])
         found = reconstruct(model, flux, ivar, z[rows])

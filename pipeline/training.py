@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,19 +13,23 @@ import numpy as np
 import torch
 
 from models.config import FitConfig, VAEConfig
-from models.fit import FitState, Forward, begin, finish, judge, train_segment, validate
+from models.fit import Examples, FitState, Forward, begin, finish, judge, train_segment, validate
 from models.trained import TrainedModel, load_spectra
 from models.vae import VAE, Prepared
 from pipeline.catalog.pixels import pixel_of
 from pipeline.errors import RunError
+from pipeline.injection.examples import KINDS, Sample, examples
 from pipeline.keys import content_hash
 from pipeline.quality import Quality
-from pipeline.shards import read_shard
+from pipeline.shards import Shard, read_shard
 from pipeline.splits import FRACTIONS, split_of
 from pipeline.stores.objects import ObjectStore
 
 SEGMENT = 16_384  # training spectra a segment holds at most, over all workers; in memory 17 kB each
 VALIDATION = 4_096  # spectra that judge each segment, at most
+HOSTS = 24_000  # training spectra that departures are put into for the detector, about
+FEWEST_A_KIND = 60  # departures of each kind, if need be several in one spectrum,
+MOST_A_SPECTRUM = 6.0  # but not more
 READERS = 4  # shards read at once by a worker
 COLUMNS = ("spectrum_id", "ra", "dec", "z", "quality", "flux", "ivar")
 
@@ -139,11 +143,15 @@ def read_spectra(plan: Plan, objects: ObjectStore, vae: VAE, shards: Sequence[Sh
 
 def _read(plan: Plan, objects: ObjectStore, vae: VAE, part: str, path: str) -> Prepared:
     shard = read_shard(objects, path, COLUMNS)
+    rows = _rows(plan, shard, part, vae.config.z_max)
+    return load_spectra(vae, shard.flux_BL[rows], shard.ivar_BL[rows], shard.z_B[rows])
+
+
+def _rows(plan: Plan, shard: Shard, part: str, z_max: float) -> np.ndarray:
+    """Rows of a shard that belong to a part and can be trained on."""
     pixel = pixel_of(shard.numbers("ra"), shard.numbers("dec")) if plan.by_pixel else np.full(len(shard), -1)
     wanted = split_of(pixel, plan.split_seed, spectrum_id_B=shard.spectrum_id_B) == part
-    wanted &= usable(shard.z_B, shard.quality_B, vae.config.z_max)
-    rows = np.flatnonzero(wanted)
-    return load_spectra(vae, shard.flux_BL[rows], shard.ivar_BL[rows], shard.z_B[rows])
+    return np.flatnonzero(wanted & usable(shard.z_B, shard.quality_B, z_max))
 
 
 def usable(z_B: np.ndarray, quality_B: np.ndarray, z_max: float) -> np.ndarray:
@@ -217,7 +225,24 @@ def fit(
     if worker.rank:
         return None
     judges = judges or read_spectra(plan, objects, state.vae, plan.validate, "validate")
-    return finish(state, share.read(0), judges, plan.provenance())
+    examples = partial(_examples, plan, objects, worker)
+    return finish(state, share.read(0), judges, plan.provenance(), examples, KINDS)
+
+
+def _examples(plan: Plan, objects: ObjectStore, worker: Worker, model: TrainedModel) -> Iterator[Examples]:
+    """What the detector learns from: spectra of the first worker's first segment, without and with departures."""
+    shards = _until(plan.share(0, 0, worker.workers), lambda shard: shard.n_train, HOSTS)
+    count = sum(shard.n_train for shard in shards)
+    per_spectrum = min(max(1.0, FEWEST_A_KIND * len(KINDS) / max(count, 1)), MOST_A_SPECTRUM)
+    return examples(model, _samples(plan, objects, model, shards), per_spectrum, plan.fit.seed)
+
+
+def _samples(plan: Plan, objects: ObjectStore, model: TrainedModel, shards: Sequence[ShardCount]) -> Iterator[Sample]:
+    for shard in shards:
+        read = read_shard(objects, shard.path, (*COLUMNS, "snr"))
+        rows = _rows(plan, read, "train", model.vae.config.z_max)
+        if len(rows):
+            yield Sample(read.flux_BL[rows], read.ivar_BL[rows], read.z_B[rows], read.snr_B[rows])
 
 
 class _Share:

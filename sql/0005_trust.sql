@@ -9,6 +9,8 @@ COMMENT ON COLUMN spectra.fiber IS 'Fiber of each exposure, 0 to 4999; fiber / 5
 COMMENT ON COLUMN spectra.night IS 'Night of each exposure, YYYYMMDD, in the order of fiber';
 
 ALTER TABLE scores
+    ADD COLUMN detection            real,
+    ADD COLUMN slip                 real,
     ADD COLUMN blend                real,
     ADD COLUMN blend_kind           text,
     ADD COLUMN blend_z              real,
@@ -19,6 +21,7 @@ ALTER TABLE scores
     ADD COLUMN windows              real[],
     ADD COLUMN features             real[],
     ADD COLUMN q_value              double precision,
+    ADD COLUMN detection_surprise   real,
     ADD COLUMN blend_surprise       real,
     ADD COLUMN instrument_surprise  real,
     ADD COLUMN redshift_surprise    real,
@@ -30,16 +33,19 @@ ALTER TABLE scores
 -- Partial: rows are null there while they are scored, and most have no verdict ever, so neither index costs that much.
 CREATE INDEX scores_verdict ON scores (verdict, rank) WHERE verdict IS NOT NULL;
 CREATE INDEX scores_q ON scores (q_value) WHERE q_value IS NOT NULL;
-COMMENT ON COLUMN scores.blend IS 'Evidence of a second light source on the fiber: the best template of a star, galaxy, quasar or supernova over the residual, sigma';
-COMMENT ON COLUMN scores.blend_kind IS 'Name of that template';
+COMMENT ON COLUMN scores.detection IS 'Log odds of any known kind of departure against none, by the detector that learned them from injections, nat';
+COMMENT ON COLUMN scores.slip IS 'By how much the catalogued redshift is too high for the model to fit best, km/s';
+COMMENT ON COLUMN scores.blend IS 'Log odds of a second light source on the fiber, or another one altogether (star, galaxy, second quasar, supernova), nat';
+COMMENT ON COLUMN scores.blend_kind IS 'The likeliest such source';
 COMMENT ON COLUMN scores.blend_z IS 'Its redshift';
-COMMENT ON COLUMN scores.instrument IS 'Evidence of an instrumental fault: the best instrument template over the residual, sigma';
-COMMENT ON COLUMN scores.instrument_kind IS 'Name of that template';
-COMMENT ON COLUMN scores.redshift_gain IS 'Evidence that another redshift fits better than the catalogued one, sigma';
+COMMENT ON COLUMN scores.instrument IS 'Log odds of an instrumental fault, nat';
+COMMENT ON COLUMN scores.instrument_kind IS 'The likeliest such fault';
+COMMENT ON COLUMN scores.redshift_gain IS 'Log odds of a wrong redshift, nat';
 COMMENT ON COLUMN scores.redshift_other IS 'That redshift';
 COMMENT ON COLUMN scores.windows IS 'The five strongest windows of the residual that do not overlap, three numbers each: sigma (negative: absorption; 0: no more windows), centre (observed vacuum wavelength, Å), width (km/s)';
 COMMENT ON COLUMN scores.features IS 'What the verdict is made from (pipeline.verdicts.features.FEATURES, in that order); null for spectra that are not suspicious';
 COMMENT ON COLUMN scores.q_value IS 'False discovery rate of a list that ends with this spectrum, over the whole survey; null until calibrated';
+COMMENT ON COLUMN scores.detection_surprise IS 'Negative natural log of the p-value of detection alone; null until calibrated';
 COMMENT ON COLUMN scores.blend_surprise IS 'Negative natural log of the p-value of blend alone; null until calibrated';
 COMMENT ON COLUMN scores.instrument_surprise IS 'The same of instrument';
 COMMENT ON COLUMN scores.redshift_surprise IS 'The same of redshift_gain';
@@ -59,8 +65,8 @@ SELECT spectrum_id, targetid, coadd, survey, program, healpix, ra, dec, z, snr,
        local_absorption, absorption_wavelength, absorption_width,
        density, n_pixels, in_training, ebv, zerr, zwarn, quality, model_id,
        q_value, verdict, artefact_probability, explanation, why,
-       blend_surprise, instrument_surprise, redshift_surprise,
-       blend, blend_kind, blend_z, instrument, instrument_kind, redshift_gain, redshift_other,
+       detection_surprise, blend_surprise, instrument_surprise, redshift_surprise,
+       detection, slip, blend, blend_kind, blend_z, instrument, instrument_kind, redshift_gain, redshift_other,
        windows, disagreement, fiber, night
 FROM scores JOIN spectra USING (spectrum_id)
 WHERE model_id = (SELECT model_id FROM promotion);

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from pipeline.errors import RunError
 from pipeline.significance.conditional import Conditional
@@ -23,6 +24,19 @@ MIN_CALIBRATION = 10  # with C of them p-values below 1/(C + 1) are extrapolated
 MOST_FITTED = 60_000  # calibration spectra that conditional distributions are fitted to; more change nothing
 SHARE_OF_COMPONENT = 0.08  # of calibration spectra that speak for a place in (z, S/N)
 SHARE_OF_SCORE = 0.1
+DETECTION = "detection"
+LOG_ODDS = frozenset({DETECTION, "blend", "instrument", "redshift_gain"})  # components on a logarithmic scale already
+WEIGHTS = {  # of the evidence; chosen by benchmarks.anomaly. Components without any are calibrated and not joined.
+    DETECTION: 0.9,
+    "global_score": 0.025,
+    "local_emission": 0.025,
+    "local_absorption": 0.025,
+    "density": 0.025,
+}
+DOUBTFUL = 0.3  # probability of being an anomaly from which a calibration spectrum shapes no distribution
+MOST_ANOMALOUS = 0.3  # share of the survey that anomalies can be
+DOUBT_ROUNDS = 200
+TRUST = 0.7  # in the detector's log odds, which are surer than they may be
 
 
 @dataclass(frozen=True)
@@ -45,10 +59,13 @@ def calibrate_scores(
 
     Each component is standardised by a location and scale, and then by its local quantiles, at its redshift and
     S/N; turned into −ln p by its conformal p-value against the calibration spectra, from which real anomalies are
-    discounted (``null``); and the components are combined by log-sum-exp, which lets one strong reason suffice.
-    The combination goes through the same steps. Its conformal p-value is marginally valid as far as calibration and
-    tested spectra are exchangeable (Vovk, Gammerman & Shafer 2005) and the discount is right; given redshift and
-    S/N it holds only as well as the fit does.
+    discounted; and the components are combined by a weighted log-sum-exp (``WEIGHTS``), which lets one strong reason
+    suffice. The combination goes through the same steps. Its conformal p-value is marginally valid as far as
+    calibration and tested spectra are exchangeable (Vovk, Gammerman & Shafer 2005) and the discount is right; given
+    redshift and S/N it holds only as well as the fit does.
+
+    The discount: where a detector gives log odds (``DETECTION``), every calibration spectrum counts by its
+    probability of being ordinary, and doubtful ones shape no conditional distribution; else by ``null``'s mixture.
 
     Args:
         components: name → float64 [N]; NaN where a spectrum could not be scored.
@@ -67,13 +84,14 @@ def calibrate_scores(
             "needed: use a larger survey, or score with the promoted model of one (--model promoted)"
         )
     reference = reference[np.argsort(key[reference], kind="stable")]  # the same whatever the order of the rows
-    plane = plane_of(z, snr)
+    doubt = doubts(components[DETECTION][reference]) if DETECTION in components else None
+    against = _Reference(plane_of(z, snr), reference, doubt)
     surprise = {}
     for name, values in components.items():
-        height = np.arcsinh(np.where(scored, values, 0.0))  # tails that are powers become exponential
-        surprise[name] = _surprise(height, plane, reference, SHARE_OF_COMPONENT)[0]
-    joined = np.logaddexp.reduce(list(surprise.values()), axis=0)
-    score, null = _surprise(joined, plane, reference, SHARE_OF_SCORE)
+        value = np.where(scored, values, 0.0)
+        height = value if name in LOG_ODDS else np.arcsinh(value)  # tails that are powers become exponential
+        surprise[name] = against.surprise(height, SHARE_OF_COMPONENT)[0]
+    score, null = against.surprise(_joined(surprise), SHARE_OF_SCORE)
     score = np.where(scored, score, np.nan)
     p_value = np.maximum(np.exp(-score), np.finfo(float).tiny)  # NaN stays NaN
     return Calibrated(
@@ -87,10 +105,41 @@ def calibrate_scores(
     )
 
 
-def _surprise(value: Floats, plane: Floats, reference: NDArray[np.int64], share: float) -> tuple[Floats, Null]:
-    """Return −ln p of a score given (z, S/N), [N], and the null that says so."""
-    fitted = reference[:: -(-len(reference) // MOST_FITTED)]
-    conditional = Conditional.fit(value[fitted], plane[fitted], share)
-    given = conditional.surprise(value, plane)
-    null = Null.fit(given[reference])
-    return null.surprise(given), null
+def _joined(surprise: dict[str, Floats]) -> Floats:
+    """Log-sum-exp of −ln p + ln weight; components of no known weight count alike where none has one."""
+    known = [name for name in surprise if WEIGHTS.get(name, 0.0) > 0.0]
+    weights = {name: WEIGHTS[name] for name in known} if known else dict.fromkeys(surprise, 1.0)
+    return np.asarray(np.logaddexp.reduce([surprise[name] + np.log(share) for name, share in weights.items()], axis=0))
+
+
+def doubts(log_odds_C: Floats) -> Floats:
+    """Return the probability that each calibration spectrum is an anomaly, [C].
+
+    The share of anomalies is found from the log odds themselves, by expectation and maximisation (Saerens, Latinne &
+    Decaestecker 2002, Neural Comput. 14, 21), as the detector learned from a mixture of its own.
+    """
+    share = 0.02
+    doubt_C = np.zeros(len(log_odds_C))
+    for _ in range(DOUBT_ROUNDS):
+        doubt_C = expit(TRUST * log_odds_C + np.log(share / (1.0 - share)))
+        share = float(np.clip(doubt_C.mean(), 1e-6, MOST_ANOMALOUS))
+    return doubt_C
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Calibration spectra: where all spectra lie in the plane, which these are, and how doubtful each is."""
+
+    plane: Floats
+    rows: NDArray[np.int64]
+    doubt: Floats | None
+
+    def surprise(self, value: Floats, share: float) -> tuple[Floats, Null]:
+        """Return −ln p of a score given (z, S/N), [N], and the null that says so."""
+        shaping = self.rows if self.doubt is None else self.rows[self.doubt < DOUBTFUL]
+        fitted = shaping[:: max(1, -(-len(shaping) // MOST_FITTED))]
+        conditional = Conditional.fit(value[fitted], self.plane[fitted], share)
+        given = conditional.surprise(value, self.plane)
+        at_reference = given[self.rows]
+        null = Null.fit(at_reference) if self.doubt is None else Null.weighed(at_reference, 1.0 - self.doubt)
+        return null.surprise(given), null

@@ -28,6 +28,7 @@ SLOW = 0.3  # of the fastest rate; slower components are anomalies
 ROUNDS = 400  # of expectation and maximisation
 BINS = 2000  # of ln(1 + score) in the fit
 FEWEST = 200  # calibration spectra above START that a mixture is fitted to; fewer have one exponential, all normal
+TAIL, LEAST_TAIL = 0.02, 20.0  # share, and number, of weighed spectra that the exponential tail is fitted to
 RANKED = 20.0  # calibration spectra beyond a score for which they are counted; nearer the end, the tail is smoother
 
 
@@ -56,6 +57,20 @@ class Null:
         parts = (share_J[normal_J] / share_J[normal_J].sum(), rate_J[normal_J], anomalous)
         return cls(ordered, beyond, *parts, float(ordered[max(ranked, 0)]))
 
+    @classmethod
+    def weighed(cls, score_C: Floats, normal_C: Floats) -> Null:
+        """Take calibration spectra's scores, each with the probability that the spectrum is normal.
+
+        The tail beyond the last ``TAIL`` of them is one exponential.
+        """
+        order = np.argsort(score_C, kind="stable")
+        ordered, weight_C = score_C[order], normal_C[order]
+        beyond = np.append(np.cumsum(weight_C[::-1])[::-1], 0.0)
+        first = max(int(np.searchsorted(-beyond[:-1], -max(TAIL * beyond[0], LEAST_TAIL), side="right")) - 1, 0)
+        excess_C = ordered[first:] - ordered[first]
+        mean = (float(weight_C[first:] @ excess_C) + 1.0) / (float(weight_C[first:].sum()) + 1.0)  # as if one more at 1
+        return cls(ordered, beyond, np.ones(1), np.array([1.0 / mean]), 1.0 - float(normal_C.mean()), ordered[first])
+
     def surprise(self, score_N: Floats) -> Floats:
         """Return −ln p of spectra, [N]: the conformal (1 + #{normal ≥ score}) / (1 + #{normal}), then the tail."""
         at = np.minimum(score_N, self.tail_from)
@@ -70,7 +85,7 @@ class Null:
 
     def _tail(self, score_N: Floats) -> Floats:
         """Return −ln of the mixture's survival function, [N]."""
-        depth_JN = -self.rate_J[:, None] * np.maximum(score_N - START, 0.0) + np.log(self.share_J)[:, None]
+        depth_JN = -self.rate_J[:, None] * (score_N - START) + np.log(self.share_J)[:, None]
         return np.asarray(-np.logaddexp.reduce(depth_JN, axis=0))
 
 

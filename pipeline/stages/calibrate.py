@@ -25,6 +25,10 @@ COMPONENTS = {  # raw score → its column of −ln p
     "local_emission": "emission_surprise",
     "local_absorption": "absorption_surprise",
     "density": "density_surprise",
+    "detection": "detection_surprise",
+    "blend": "blend_surprise",
+    "instrument": "instrument_surprise",
+    "redshift_gain": "redshift_surprise",
 }
 REFRESH = 65_536  # vectors whose scalar fields are refreshed between two lines of progress
 _DONE = "spectra calibrated"  # the metric that says Milvus was refreshed too

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
     from models.scores import ScoreBatch
+    from models.trained import TrainedModel
     from pipeline.stages.result import StageSummary
 
 SHARDS_PER_TASK = 32  # at most
@@ -44,11 +44,15 @@ SCORE_COLUMNS = {
     "absorption_wavelength": "local_absorption_wavelength",
     "absorption_width": "local_absorption_width",
     "density": "density",
+    "detection": "detection",
+    "blend": "blend",
+    "instrument": "instrument",
+    "redshift_gain": "redshift_gain",
+    "slip": "slip",
     "n_pixels": "n_bins",
 }
-# column of the scores table → field of models.scores.ScoreBatch, and where in models.templates its codes' names are
-NAMED_COLUMNS: dict[str, tuple[str, str]] = {}
-RAW = (*SCORE_COLUMNS, *NAMED_COLUMNS, "windows", "in_training")  # what scoring writes
+KIND_COLUMNS = ("blend_kind", "instrument_kind")  # names of the detector's kinds, null without a detector
+RAW = (*SCORE_COLUMNS, *KIND_COLUMNS, "windows", "in_training")  # what scoring writes
 SMALL = ("spectrum_id", "targetid", "healpix", "ra", "dec", "z", "snr")
 
 
@@ -139,19 +143,20 @@ class Scorer:
         rows = slice(keep[0], keep[-1] + 1) if contiguous else keep
         with torch.inference_mode():
             done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
-        columns = {name: pa.array(arrays[name][rows]) for name in SMALL} | score_columns(done)
+        columns = {name: pa.array(arrays[name][rows]) for name in SMALL} | score_columns(self.model, done)
         split = self.model.provenance["split"]
         columns["in_training"] = split_of_model(split, arrays["healpix"][rows], arrays["spectrum_id"][rows]) == "train"
         columns["embedding"] = _fixed_lists(done.embedding)
         return pa.table(columns)
 
 
-def score_columns(done: ScoreBatch) -> dict[str, pa.Array]:
+def score_columns(model: TrainedModel, done: ScoreBatch) -> dict[str, pa.Array]:
     """What a batch's scores are in the scores table, column → values; ``in_training`` is not theirs to say."""
     columns = {name: pa.array(getattr(done, field)) for name, field in SCORE_COLUMNS.items()}
-    for name, (field, codes) in NAMED_COLUMNS.items():
-        names = getattr(import_module("models.templates"), codes)
-        columns[name] = pa.array(names).take(pa.array(getattr(done, field)))
+    names = pa.array([kind.name for kind in model.detector.kinds], pa.string())
+    for name in KIND_COLUMNS:
+        index = getattr(done, name)
+        columns[name] = names.take(pa.array(index, mask=index < 0))
     return columns | {"windows": _fixed_lists(done.windows)}
 
 

@@ -22,6 +22,7 @@ CALIBRATED = {  # columns that calibrate writes
     "emission_surprise": pa.float32(),
     "absorption_surprise": pa.float32(),
     "density_surprise": pa.float32(),
+    "detection_surprise": pa.float32(),
     "blend_surprise": pa.float32(),
     "instrument_surprise": pa.float32(),
     "redshift_surprise": pa.float32(),
