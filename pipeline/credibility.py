@@ -16,18 +16,20 @@ CELLS = 5  # along redshift and along S/N
 MIN_CELL = 100  # spectra in a cell whose distribution means something
 DR1 = 1_600_000  # quasar spectra of DESI DR1: the survey that look-elsewhere statements are made for
 LEVELS = (0.05, 0.1)  # false discovery rates that lists are cut at
+BEYOND = "normal spectra in 1.6 million beyond all calibration spectra"
 CELL = "p-values in cell z {} S/N {}: distance from uniform"
 PARTS = ("trained on", "calibrated by", "neither")
 P_VALUES = (0.01, 0.1, 0.5)
 SPECTRA, DISTANCE, SHARE = "{}: spectra", "{}: p-values' distance from uniform", "{}: share with p < {:g}"
 
 
-def discoveries(p_value: Floats, q_value: Floats) -> Metrics:
+def discoveries(p_value: Floats, q_value: Floats, n_calibration: int) -> Metrics:
     """Count what is found at each false discovery rate, and beyond the whole survey's look-elsewhere effect.
 
     Args:
         p_value: float64 [N], NaN where there is none.
         q_value: float64 [N], likewise.
+        n_calibration: spectra that p-values were calibrated by.
     """
     known = np.isfinite(p_value)
     total = int(known.sum())
@@ -36,22 +38,21 @@ def discoveries(p_value: Floats, q_value: Floats) -> Metrics:
     return found | {
         "spectra with p < 0.05 / survey": (int((p_value < 0.05 / max(total, 1)).sum()), "spectra"),
         "smallest p-value": lowest,
-        "normal spectra in 1.6 million with so small a p-value": (lowest * DR1, "spectra"),
+        BEYOND: (DR1 / (n_calibration + 1), "spectra"),
     }
 
 
-def look_elsewhere(p_value: Floats, q_value: Floats) -> str:
+def look_elsewhere(p_value: Floats, q_value: Floats, n_calibration: int) -> str:
     """Say in one sentence what is left of the list once the number of spectra looked at is counted."""
     known = p_value[np.isfinite(p_value)]
     if not len(known):
         return "no spectrum has a p-value"
     kept = int((q_value < LEVELS[0]).sum())
     strict = int((known < 0.05 / len(known)).sum())
-    lowest = float(known.min())
     return (
         f"{kept:,} with q < {LEVELS[0]:g}, of which {LEVELS[0]:.0%} may be normal; {strict:,} with a 5% chance of any "
-        f"normal one among {len(known):,}; the smallest p-value, {lowest:.1e}, would come {lowest * DR1:.2g} times in "
-        "1.6 million normal spectra"
+        f"normal one among {len(known):,}; of 1.6 million normal spectra {DR1 / (n_calibration + 1):,.0f} would be "
+        f"stranger than all {n_calibration:,} calibration spectra, and what is rarer is extrapolated"
     )
 
 

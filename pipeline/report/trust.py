@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from pipeline.credibility import CELL, CELLS, DISTANCE, P_VALUES, PARTS, SHARE, SPECTRA
+from pipeline.credibility import BEYOND, CELL, CELLS, DISTANCE, P_VALUES, PARTS, SHARE, SPECTRA
 from pipeline.report.contents import Contents, Metric
 from pipeline.report.tables import html_table, value
 from pipeline.verdicts.kinds import MEANING
@@ -34,15 +34,15 @@ def banner(contents: Contents) -> str:
 def discoveries(contents: Contents) -> str:
     """What is left of the list once the number of spectra looked at is counted, in HTML."""
     known = {metric.name: metric for metric in contents.metrics if metric.stage == "calibrate"}
-    names = ("spectra with q < 0.05", "spectra with q < 0.1", "spectra with p < 0.05 / survey",
-             "normal spectra in 1.6 million with so small a p-value")  # fmt: skip
+    names = ("spectra with q < 0.05", "spectra with q < 0.1", "spectra with p < 0.05 / survey", BEYOND)
     if any(name not in known for name in names):
         return ""
     low, high, strict, dr1 = (value(known[name]) for name in names)
     return (
         f'<p class="note">{low} spectra have q &lt; 0.05 and {high} q &lt; 0.1: of a list cut there, 5% or 10% are '
-        f"expected to be normal. {strict} would be unexpected (5%) among as many normal spectra as were looked at. So "
-        f"small a p-value as the first one's comes {dr1} times in 1.6 million normal spectra.</p>"
+        f"expected to be normal. {strict} would be unexpected (5%) among as many normal spectra as were looked at. Of "
+        f"1.6 million normal spectra {dr1} would be stranger than all that calibrate this model: what is rarer than "
+        "that is extrapolated.</p>"
     )
 
 

@@ -82,7 +82,7 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
         int(calibration.sum()),
         int(done.extrapolated.sum()),
         dict(Counter(judged["verdict"].drop_null().to_pylist()).most_common()),
-        credibility.look_elsewhere(done.p_value, done.q_value),
+        credibility.look_elsewhere(done.p_value, done.q_value, int(calibration.sum())),
         promoted,
         time.monotonic() - start,
     )
@@ -160,7 +160,7 @@ def _metrics(
         "calibration spectra": (summary.n_calibration, "spectra"),
         "anomalies among calibration spectra, estimated share": done.anomalous,
         "p-values extrapolated": (summary.n_extrapolated, "spectra"),
-        **credibility.discoveries(done.p_value, done.q_value),
+        **credibility.discoveries(done.p_value, done.q_value, summary.n_calibration),
         **{f"verdict {name}": (summary.verdicts.get(name, 0), "spectra") for name in VERDICTS},
         **credibility.uniformity(done.p_value, z, snr, training, calibration),
         "seconds": (summary.seconds, "s"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from pipeline.credibility import CELL, discoveries, distance, look_elsewhere, uniformity
+from pipeline.credibility import BEYOND, CELL, discoveries, distance, look_elsewhere, uniformity
 
 N = 25_000
 NONE = np.zeros(N, bool)
@@ -54,20 +54,21 @@ def test_what_the_model_was_trained_on_is_told_apart() -> None:
 def test_discoveries_and_the_look_elsewhere_effect() -> None:
     p = np.concatenate([[1e-9, 1e-7, 1e-4], np.linspace(0.001, 1, 997), [np.nan]])
     q = np.minimum(p * 1000 / np.arange(1, 1002), 1.0)
-    done = discoveries(p, q)
+    done = discoveries(p, q, 399)
     assert done["spectra with q < 0.05"] == (3, "spectra")
     assert done["spectra with p < 0.05 / survey"] == (2, "spectra")
-    assert done["normal spectra in 1.6 million with so small a p-value"][0] == pytest.approx(1.6e-3)
-    text = look_elsewhere(p, q)
+    assert done["smallest p-value"] == 1e-9
+    assert done[BEYOND] == (4000.0, "spectra")
+    text = look_elsewhere(p, q, 399)
     for part in (
         "3 with q < 0.05, of which 5% may be normal",
         "2 with a 5% chance",
         "among 1,000",
-        "1.0e-09",
-        "0.0016",
+        "4,000 would",
+        "all 399",
     ):
         assert part in text, text
-    assert look_elsewhere(p[-1:], q[-1:]) == "no spectrum has a p-value"
+    assert look_elsewhere(p[-1:], q[-1:], 399) == "no spectrum has a p-value"
 
 
 def test_the_distance_is_kolmogorov_and_smirnovs() -> None:

@@ -24,7 +24,7 @@ def calibrated(contents: Contents) -> Contents:
     rng = np.random.default_rng(0)
     p = rng.random(6000)
     none = np.zeros(6000, bool)
-    found = discoveries(p, np.minimum(p * 20, 1)) | uniformity(p, rng.random(6000), rng.random(6000), none, none)
+    found = discoveries(p, np.minimum(p * 20, 1), 1200) | uniformity(p, rng.random(6000), rng.random(6000), none, none)
     verdicts = {"verdict sky_residual": (12, "spectra"), "verdict spike": (0, "spectra")}
     return replace(contents, metrics=[*contents.metrics, *_metrics("calibrate", found | verdicts)])
 
