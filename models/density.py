@@ -20,19 +20,14 @@ class GaussianMixture:
     log_weight_K: Tensor
     mean_KD: Tensor
     whiten_KDD: Tensor  # upper triangular U with U Uᵀ = inverse covariance: y = (x − mean) U is unit normal
-    typical_2: Tensor  # median −log p of the vectors it was fitted to, and its robust scale
 
     def neg_log_density(self, latent_BD: Tensor) -> Tensor:
         """Return −log p of each latent vector, [B]; larger is rarer."""
         return -torch.logsumexp(self._log_joint(latent_BD), 1)
 
-    def rarity(self, density_B: Tensor) -> Tensor:
-        """Return −log p in robust σ of the fitted vectors' own, [B]."""
-        return (density_B - self.typical_2[0]) / self.typical_2[1]
-
     def to(self, device: torch.device) -> GaussianMixture:
         """Return the same mixture on another device."""
-        parts = (self.log_weight_K, self.mean_KD, self.whiten_KDD, self.typical_2)
+        parts = (self.log_weight_K, self.mean_KD, self.whiten_KDD)
         return GaussianMixture(*(part.to(device) for part in parts))
 
     def _log_joint(self, latent_BD: Tensor) -> Tensor:
@@ -58,10 +53,7 @@ class GaussianMixture:
         mixture = cls._maximise(data, responsibility)
         for _ in range(ITERATIONS if components > 1 else 0):
             mixture = cls._maximise(data, torch.softmax(mixture._log_joint(data), 1))
-        density = mixture.neg_log_density(data)
-        upper = density.quantile(0.8413) - density.median()  # the upper tail is the one that is judged
-        typical = torch.stack([density.median(), upper.clamp(min=1e-3)])
-        return cls(*(part.float() for part in (mixture.log_weight_K, mixture.mean_KD, mixture.whiten_KDD, typical)))
+        return cls(*(part.float() for part in (mixture.log_weight_K, mixture.mean_KD, mixture.whiten_KDD)))
 
     @classmethod
     def _maximise(cls, data: Tensor, responsibility_BK: Tensor) -> GaussianMixture:
@@ -76,7 +68,7 @@ class GaussianMixture:
         covariance = (1.0 - share) * covariance + share * mean_variance[:, None, None] * eye + RIDGE * eye
         factor = torch.linalg.cholesky(covariance)
         whiten = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False).transpose(1, 2)
-        return cls((count_K / count_K.sum()).log(), mean_KD, whiten.contiguous(), torch.tensor([0.0, 1.0]))
+        return cls((count_K / count_K.sum()).log(), mean_KD, whiten.contiguous())
 
 
 def _spread(data: Tensor, components: int, generator: torch.Generator) -> Tensor:

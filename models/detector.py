@@ -43,11 +43,9 @@ class Detector(nn.Module):
         self.kinds = kinds
         self.register_buffer("centre_F", torch.zeros(n_features))
         self.register_buffer("scale_F", torch.ones(n_features))
-        sizes = (n_features, *HIDDEN)
-        layers: list[nn.Module] = []
-        for wide, narrow, drop in zip(sizes, sizes[1:], DROPOUT, strict=False):
-            layers += [nn.Linear(wide, narrow), nn.SiLU(), nn.Dropout(drop)]
-        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], 1 + len(kinds))) if kinds else nn.Sequential()
+        self.net = nn.Sequential()
+        if kinds:
+            self.net.extend(_layers(n_features, 1 + len(kinds)))
 
     @classmethod
     def none(cls) -> Detector:
@@ -116,3 +114,11 @@ class Detector(nn.Module):
 
     def _all_odds(self, features_NF: Tensor) -> Tensor:
         return torch.cat([self.log_odds(part.float()) for part in torch.split(features_NF, 4096)])
+
+
+def _layers(n_features: int, n_out: int) -> list[nn.Module]:
+    sizes = (n_features, *HIDDEN)
+    layers: list[nn.Module] = []
+    for wide, narrow, drop in zip(sizes[:-1], HIDDEN, DROPOUT, strict=True):
+        layers += [nn.Linear(wide, narrow), nn.SiLU(), nn.Dropout(drop)]
+    return [*layers, nn.Linear(sizes[-1], n_out)]

@@ -28,9 +28,7 @@ def block_sums(values_BO: Tensor, size: int) -> Tensor:
     return values_BO[:, :used].reshape(len(values_BO), -1, size).sum(2)
 
 
-def residual_features(
-    spectra: Prepared, weighted_BO: Tensor, pull_BO: Tensor, n_rest: int
-) -> Tensor:
+def residual_features(spectra: Prepared, weighted_BO: Tensor, pull_BO: Tensor, n_rest: int) -> Tensor:
     """Return what the bins tell, [B, F'].
 
     Args:

@@ -81,7 +81,9 @@ class ModelError:
         out = []
         for index, (width, stride) in enumerate(zip(WIDTHS, STRIDES, strict=True)):
             signs = self.fraction_SWR[:, index].unfold(1, N_OBSERVED - width + 1, 1)[:, :, ::stride]
-            out.append((signs[0].index_select(0, offset_B + width // 2), signs[1].index_select(0, offset_B + width // 2)))
+            out.append(
+                (signs[0].index_select(0, offset_B + width // 2), signs[1].index_select(0, offset_B + width // 2))
+            )
         return out
 
     @classmethod

@@ -140,9 +140,7 @@ class _Measured(NamedTuple):
     features_BF: Tensor  # of the detector
 
 
-def _measured(
-    model: TrainedModel, spectra: Prepared, z_B: Tensor, latent_BD: Tensor, model_BO: Tensor
-) -> _Measured:
+def _measured(model: TrainedModel, spectra: Prepared, z_B: Tensor, latent_BD: Tensor, model_BO: Tensor) -> _Measured:
     weight_BO = spectra.weight_BO
     weighted_BO, level_BO = residuals(spectra, model_BO)
     pull_BO = torch.square(weighted_BO) / weight_BO.clamp(min=TINY)

@@ -141,9 +141,7 @@ def _fits(stream: ByteStream, path: str, wanted: Set[str]) -> tuple[Block, str]:
             return _whole(read_rows(stream, hdu, names, path), names), _names(hdu.columns)
         first = first or (hdu if hdu.columns else None)
         if stream.skip(hdu.padded_bytes) < hdu.data_bytes:
-            raise InputError(
-                f"{path}: truncated in HDU {hdu.name}; fetch the file again", "truncated"
-            )
+            raise InputError(f"{path}: truncated in HDU {hdu.name}; fetch the file again", "truncated")
     if first is None:
         raise InputError(f"{path}: it has no binary table", "bad_catalog")
     return {}, _names(first.columns)

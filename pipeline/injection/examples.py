@@ -19,7 +19,7 @@ from models.fit import Examples
 from models.trained import TrainedModel
 from pipeline.desi.grid import ARMS, N_PIXELS
 from pipeline.injection.departures import ARTEFACT, CLASSES
-from pipeline.injection.hosts import Hosts, inject
+from pipeline.injection.hosts import inject
 from pipeline.injection.scoring import hosts_of, yardstick
 
 Flux = NDArray[np.float32]

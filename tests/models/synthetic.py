@@ -47,3 +47,21 @@ def make_quasars(count: int, seed: int, signal_to_noise: float = 4.0) -> Quasars
     flux = (truth + noise * rng.standard_normal(truth.shape)).astype(np.float32)
     flux[ivar == 0] = np.nan
     return Quasars(flux, ivar, z, truth)
+
+
+def with_bump(rng: np.random.Generator, data: Quasars, sigma: float) -> NDArray[np.float32]:
+    """Flux with a Gaussian of a noiseless significance at a random place."""
+    wavelength = native_wavelength()
+    centre, width = rng.uniform(4500, 8500, (len(data.z), 1)), rng.uniform(15, 80, (len(data.z), 1))
+    return _added(data, np.exp(-0.5 * ((wavelength - centre) / width) ** 2), sigma)
+
+
+def with_step(rng: np.random.Generator, data: Quasars, sigma: float) -> NDArray[np.float32]:
+    """Flux with a step at 5800 Å, up or down."""
+    shape = np.where(native_wavelength() > 5800.0, 1.0, -1.0) * rng.choice([-1.0, 1.0], (len(data.z), 1))
+    return _added(data, shape, sigma)
+
+
+def _added(data: Quasars, shape: NDArray[np.float64], sigma: float) -> NDArray[np.float32]:
+    height = sigma / np.sqrt((data.ivar * shape**2).sum(1, keepdims=True))
+    return (data.flux + height * shape).astype(np.float32)

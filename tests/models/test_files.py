@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_a_loaded_model_scores_to_the_same_bits(trained: TrainedModel, quasars: 
 def test_id_follows_weights_and_data(trained: TrainedModel) -> None:
     first = to_bytes(trained)
     assert to_bytes(trained) == first
-    other = TrainedModel(trained.vae, trained.density, trained.model_error, {"data": "other"}, trained.history)
+    other = replace(trained, provenance={"data": "other"})
     assert json.loads(to_bytes(other)[SETTINGS])["model_id"] != json.loads(first[SETTINGS])["model_id"]
 
 
@@ -38,7 +39,7 @@ def test_missing_and_damaged_files_are_named(trained: TrainedModel, tmp_path: Pa
         load(tmp_path)
     with pytest.raises(ModelFileError, match="not JSON"):
         from_bytes({WEIGHTS: files[WEIGHTS], SETTINGS: files[SETTINGS][:-30]})
-    with pytest.raises(ModelFileError, match="lacks grid"):
+    with pytest.raises(ModelFileError, match="lacks detector"):
         from_bytes(files | {SETTINGS: json.dumps({"format": 1, "model_id": ""} | dict.fromkeys(
             ("weights_sha256", "vae", "provenance", "history"), "")).encode()})  # fmt: skip
     for broken in (files[WEIGHTS][:-8], b"", files[WEIGHTS][:-1] + b"\x01"):
