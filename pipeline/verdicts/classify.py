@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.verdicts import clusters
 from pipeline.verdicts.features import FEATURES
-from pipeline.verdicts.kinds import ARTEFACTS, FIBER_GROUP, KINDS
+from pipeline.verdicts.kinds import ARTEFACTS, FAULTS, FIBER_GROUP, KINDS, SOURCES
 from pipeline.verdicts.trees import Trees
 
 Float = NDArray[np.float32]
@@ -25,12 +25,12 @@ Table = Mapping[str, Any]
 WEIGHTS: Final = Path(__file__).parent / "trees.safetensors"  # made by `python -m benchmarks.verdicts`
 SURE: Final = 0.6  # a star or a wrong redshift this probable is not overruled by its neighbours
 N_WINDOWS = 3
-SCALARS: Final = ("blend", "instrument", "redshift_gain", "global_score", "local_emission", "local_absorption")  # σ
-BLEND_WORDS: Final = ("star", "dwarf", "galaxy", "quasar", "supernova")
-INSTRUMENT_WORDS: Final = ("sky", "step", "ramp", "scale", "spike", "dip", "absorption")
+SCALARS: Final = (  # log odds, then σ
+    "detection", "blend", "instrument", "redshift_gain", "global_score", "local_emission", "local_absorption",
+)  # fmt: skip
 _WINDOW_NAMES = tuple(f"window_{i}_{what}" for i in range(N_WINDOWS) for what in ("sigma", "wavelength", "width"))
 COLUMNS: Final = (
-    *SCALARS, *(f"blend_{word}" for word in BLEND_WORDS), *(f"instrument_{word}" for word in INSTRUMENT_WORDS),
+    *SCALARS, *(f"blend_{name}" for name in SOURCES), *(f"instrument_{name}" for name in FAULTS),
     "redshift_ratio", *_WINDOW_NAMES, "z", "snr",
 )  # fmt: skip
 INPUTS: Final = (*FEATURES, *COLUMNS)
@@ -54,7 +54,7 @@ def verdicts(table: Table) -> Verdicts:
         table: columns of candidates, N values each: ``features`` [N, F] (a row None or NaN where unknown),
             ``windows`` [N, 15] or [N, 5, 3], ``z``, ``snr``, ``fiber`` and ``night`` (a list a candidate), and as far
             as they are known ``blend``, ``blend_kind``, ``instrument``, ``instrument_kind``, ``redshift_gain``,
-            ``redshift_other``, ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
+            ``redshift_other``, ``detection``, ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
     """
     single = alone(table)
     cluster = clusters.find(table["windows"], table["fiber"], table["night"])
@@ -101,8 +101,8 @@ def _columns(table: Table) -> Float:
     n = len(table["z"])
     unknown = np.full(n, np.nan)
     scalars = [np.arcsinh(_numbers(table.get(name, unknown)) / 3) for name in SCALARS]
-    words = [_has(table.get("blend_kind"), word, n) for word in BLEND_WORDS]
-    words += [_has(table.get("instrument_kind"), word, n) for word in INSTRUMENT_WORDS]
+    words = [_is(table.get("blend_kind"), name, n) for name in SOURCES]
+    words += [_is(table.get("instrument_kind"), name, n) for name in FAULTS]
     z = _numbers(table["z"])
     ratio = np.log10((1 + _numbers(table.get("redshift_other", unknown))) / (1 + z))
     windows = np.nan_to_num(
@@ -120,11 +120,11 @@ def _numbers(values: Any) -> NDArray[np.float64]:
     return np.asarray(values, np.float64)
 
 
-def _has(names: Any, word: str, n: int) -> NDArray[np.float64]:
-    """1 where a name holds a word, 0 where it does not, NaN where there is none."""
+def _is(names: Any, name: str, n: int) -> NDArray[np.float64]:
+    """1 where a kind is the named one, 0 where it is another, NaN where there is none."""
     if names is None:
         return np.full(n, np.nan)
-    return np.array([np.nan if name is None else float(word in str(name).lower()) for name in names])
+    return np.array([np.nan if one is None else float(one == name) for one in names])
 
 
 @cache

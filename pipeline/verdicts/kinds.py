@@ -20,6 +20,13 @@ KIND_OF_CLASS: Final[dict[str, str]] = {  # of the simulator's classes; the othe
     "supernova": "star_or_blend",
 }  # fmt: skip
 
+# kinds that a model's detector knows, in its names for them: second sources of light, and the instrument's faults
+SOURCES: Final = ("double_quasar", "star_blend", "galaxy_blend", "supernova", "white_dwarf")
+FAULTS: Final = (
+    "sky_residual_9400", "sky_residual_red", "spike_5600", "arm_step_5800", "arm_step_7570", "step_within_r",
+    "dip_4400", "absorption_8600", "sky_fiber", "cosmic_ray", "fiber_group",
+)  # fmt: skip
+
 MEANING: Final[dict[str, str]] = {
     "sky_residual": "what is left of the night sky's lines, or a fiber that saw only sky",
     "arm_step": "a step or a ramp where the spectrograph's arms meet, or within the R arm",

@@ -21,6 +21,12 @@ BROAD_LINE = 2000.0  # km/s
 FAINT = 0.25  # S/N a pixel, below which there may be no light at all
 STARS = {"star_white_dwarf": "a white dwarf", "star_hot_star": "a hot star", "star_cool_star": "a cool star",
          "star_late_star": "a red dwarf"}  # fmt: skip
+LIGHTS = {  # a detector's kinds of second sources
+    "white_dwarf": "looks like a white dwarf, not a quasar", "star_blend": "light of a star with the quasar's",
+    "galaxy_blend": "light of a galaxy with the quasar's", "supernova": "light of a supernova with the quasar's",
+    "double_quasar": "light of a second quasar with the first one's",
+}  # fmt: skip
+LIKELY = 3.0  # log odds, from which a detector's kind is worth a word
 DIP, HOLE, SPIKE = (4250.0, 4530.0), (8590.0, 8670.0), (5560.0, 5597.0)  # Å, known places
 
 
@@ -38,9 +44,9 @@ class Case:
     surprises: dict[str, float]  # −ln p by driver
     chi2_reduced: float
     features: NDArray[np.float32] | None
-    blend: tuple[str, float, float]  # template, σ, redshift
-    instrument: tuple[str, float]  # template, σ
-    redshift: tuple[float, float]  # the other one, σ
+    blend: tuple[str, float, float]  # kind of second source, log odds, redshift
+    instrument: tuple[str, float]  # kind of fault, log odds
+    redshift: tuple[float, float]  # the other one, log odds
     cluster: dict[str, Any] | None
 
     @property
@@ -66,6 +72,11 @@ def sentence(case: Case) -> str:
 
 def _sigma(value: float) -> str:
     return f"{abs(value):.0f}σ" if abs(value) >= 10 else f"{abs(value):.1f}σ"
+
+
+def _odds(log_odds: float) -> str:
+    """Odds as a power of ten, from their natural log."""
+    return f"odds 10^{log_odds / math.log(10):.1f}"
 
 
 def _about(value: float) -> str:
@@ -96,7 +107,7 @@ def _arm(case: Case) -> str:
                for arms in ("br", "rz")}  # fmt: skip
     blue, red, inside = (abs(case.sigma_of(name)) for name in ("b_ramp", "z_scale", "r_step"))
     if max(*overlap.values(), blue, red, inside) < 2:
-        said = f" ({_sigma(case.instrument[1])})" if case.instrument[1] > 2 else ""
+        said = f" ({_odds(case.instrument[1])})" if case.instrument[1] > LIKELY else ""
         return f"a step where the spectrograph's arms meet{said}."
     if inside > max(blue, red) and inside > 0.7 * max(overlap.values()):
         place = 6700 + 1800 * case.value_of("r_step_wavelength")
@@ -152,14 +163,11 @@ def _group(case: Case) -> str:
 
 
 def _redshift(case: Case) -> str:
-    other, gain = case.redshift
-    if gain > 2 and math.isfinite(other):
-        return f"fits z = {other:.2f} far better than {case.z:.2f} ({_sigma(gain)}){_confusion(case.z, other)}."
-    own = (1 + case.z) * 10 ** case.value_of("lines_z_apart") - 1  # what the brightest lines alone suggest
-    gain = case.sigma_of("lines_gain")
-    if gain > 3:
-        return f"its lines fit z = {own:.2f} better than {case.z:.2f} ({_sigma(gain)}){_confusion(case.z, own)}."
-    return f"an ordinary quasar, but hardly at z = {case.z:.2f}: its lines are not where they should be."
+    other, odds = case.redshift
+    said = f" ({_odds(odds)})" if odds > LIKELY else ""
+    if math.isfinite(other):
+        return f"fits z = {other:.2f} far better than {case.z:.2f}{said}{_confusion(case.z, other)}."
+    return f"an ordinary quasar, but hardly at z = {case.z:.2f}: its lines are not where they should be{said}."
 
 
 def _confusion(z: float, other: float) -> str:
@@ -173,31 +181,26 @@ def _confusion(z: float, other: float) -> str:
 
 
 def _source(case: Case) -> str:
-    kind, sigma, z = case.blend
-    name = kind.replace("_", " ").strip()
-    if sigma > 3 and name:
-        if "dwarf" in name.lower() or name.lower() in ("wd", "star wd"):
-            return f"looks like a white dwarf, not a quasar ({_sigma(sigma)})."
-        return f"{_light(name, z)} with the quasar's ({_sigma(sigma)})."
+    name, odds, z = case.blend
     best = max(STARS, key=case.sigma_of)
     strength = case.sigma_of(best)
+    if odds > LIKELY and name in LIGHTS:
+        return f"{LIGHTS[name]}{_redshifted(z)} ({_odds(odds)})."
     if strength > max(3.0, 0.7 * case.sigma_of("galaxy_lines")):
         return f"looks like {STARS[best]}, alone or with the quasar: its absorption at z = 0 ({_sigma(strength)})."
     return "another source's light with the quasar's, a star or a galaxy."
 
 
-def _light(name: str, z: float) -> str:
-    article = "an" if name[0].lower() in "aeiou" else "a"
-    return f"light of {article} {name}" + (f" at z = {z:.2f}" if math.isfinite(z) and z > 0.01 else "")
+def _redshifted(z: float) -> str:
+    return f", at z = {z:.2f}" if math.isfinite(z) and z > 0.01 else ""
 
 
 def _physical(case: Case) -> str:
-    kind, sigma, z = case.blend
-    if case.driver == "blend" and sigma > 3:
-        return f"{_light(kind.replace('_', ' ').strip() or 'second quasar', z)} with the quasar's ({_sigma(sigma)})."
-    other, gain = case.redshift
-    if case.driver == "redshift" and gain > 3:
-        return f"some lines fit z = {other:.2f} better than {case.z:.2f} ({_sigma(gain)}), but not all of them."
+    name, odds, z = case.blend
+    if case.driver == "blend" and odds > LIKELY and name in LIGHTS:
+        return f"{LIGHTS[name]}{_redshifted(z)} ({_odds(odds)})."
+    if case.driver == "redshift" and case.redshift[1] > LIKELY:
+        return f"its lines fit z = {case.z:.2f} badly, and no other redshift well ({_odds(case.redshift[1])})."
     top = case.top
     if top is None or abs(top.sigma) < LOCAL or (case.driver in ("density", "global") and abs(top.sigma) < 2 * LOCAL):
         return _overall(case)

@@ -66,10 +66,10 @@ def test_broad_absorption_reads_as_an_astronomer_writes_it() -> None:
 
 
 SAID = [
-    (_case(verdict="wrong_redshift", z=2.31, redshift=(0.83, 14.2)), "Fits z = 0.83 far better than 2.31 (14σ)"),
-    (_case(verdict="wrong_redshift", z=0.49, redshift=(2.43, 14.2)), "(14σ): Lyα was taken for Mg II."),
-    (_case(verdict="star_or_blend", blend=("white_dwarf", 22.0, 0.0)), "Looks like a white dwarf, not a quasar (22σ)."),
-    (_case(verdict="star_or_blend", blend=("galaxy", 9.1, 0.45)), "Light of a galaxy at z = 0.45 with the quasar's (9"),
+    (_case(verdict="wrong_redshift", z=2.31, redshift=(0.83, 14.2)), "Fits z = 0.83 far better than 2.31 (odds 10^"),
+    (_case(verdict="wrong_redshift", z=0.49, redshift=(2.43, 14.2)), "(odds 10^6.2): Lyα was taken for Mg II."),
+    (_case(verdict="star_or_blend", blend=("white_dwarf", 23.0, 0.0)), "Looks like a white dwarf, not a quasar (odds"),
+    (_case(verdict="star_or_blend", blend=("galaxy_blend", 9.2, 0.45)), "with the quasar's, at z = 0.45"),
     (_case(verdict="arm_step", features=_with_features(b_ramp=12)), "Arm step at 5780 Å"),
     (_case(verdict="arm_step", features=_with_features(r_step=12)), "A step within the R arm near 6700 Å (12σ)."),
     (_case(verdict="sky_residual", z=3.8, snr=0.01), "No light but the sky's: a fiber that saw only sky"),
@@ -78,7 +78,7 @@ SAID = [
     (_case(driver="global", windows=name_windows(np.array([[3.2, 6123.0, 138.0]]), Z)),
      "Unusual continuum or line shape overall (χ² 1.30 a bin), without one strong feature; most at 6123 Å"),
     (_case(driver="density", windows=[]), "Unusual continuum or line shape overall: a rare combination"),
-    (_case(driver="blend", blend=("quasar", 9.0, 1.2)), "Light of a quasar at z = 1.20 with the quasar's (9.0σ)."),
+    (_case(driver="blend", blend=("double_quasar", 9.2, np.nan)), "Light of a second quasar with the first one's"),
     (_case(verdict="fiber_group", cluster={"grouping": "fibers", "size": 8, "expected": 1.1, "kind": "emission",
                                            "observed": 7139.0}),
      "The same emission at 7139 Å in 8 anomalies of neighbouring fibers on one night"),
@@ -102,7 +102,7 @@ def test_json_is_plain_and_complete() -> None:
     n = 3
     table = {"windows": np.tile(np.pad(BAL, ((0, 2), (0, 0))).ravel(), (n, 1)), "z": np.full(n, Z), "snr": np.ones(n),
              "features": [None, np.full(len(FEATURES), np.nan), np.zeros(len(FEATURES))],
-             "blend": np.array([np.nan, 8.0, 1.0]), "blend_kind": [None, "galaxy", "galaxy"],
+             "blend": np.array([np.nan, 8.0, 1.0]), "blend_kind": [None, "galaxy_blend", "galaxy_blend"],
              "blend_z": np.full(n, 0.4),
              "redshift_gain": np.array([np.nan, 2.0, 9.0]), "redshift_other": np.full(n, 0.9),
              "absorption_surprise": np.array([30.0, np.nan, 2.0]),
@@ -115,6 +115,18 @@ def test_json_is_plain_and_complete() -> None:
     assert [one["driver"] for one in reasons] == ["absorption", None, "global"]
     assert first["windows"][0]["line"] == "C IV"
     assert first["blend"] is None
-    assert second["blend"] == {"kind": "galaxy", "sigma": 8.0, "z": 0.4}
-    assert third["redshift"] == {"other": 0.9, "sigma": 9.0}
+    assert second["blend"] == {"kind": "galaxy_blend", "log_odds": 8.0, "z": 0.4}
+    assert third["redshift"] == {"other": 0.9, "log_odds": 9.0}
     assert all(text.endswith(".") for text in said)
+
+
+def test_a_wrong_redshift_has_the_one_that_its_lines_suggest() -> None:
+    values = np.zeros((1, len(FEATURES)), np.float32)
+    values[0, FEATURES.index("lines_gain")] = np.arcsinh(4.0)  # 12σ
+    values[0, FEATURES.index("lines_z_apart")] = np.log10(3.43 / 1.49)
+    table = {"windows": np.zeros((1, 15)), "z": np.array([0.49]), "snr": np.ones(1), "features": values}
+    single = np.array([[float(kind == "wrong_redshift") for kind in KINDS]], np.float32)
+    judged = classify.combine(single, clusters.find(table["windows"], [[1]], [[2]]))
+    reasons, said = why(table, judged)
+    assert reasons[0]["redshift"] == {"other": pytest.approx(2.43, abs=1e-3), "log_odds": None}
+    assert said == ["Fits z = 2.43 far better than 0.49: Lyα was taken for Mg II."]
