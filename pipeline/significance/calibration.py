@@ -26,7 +26,7 @@ SHARE_OF_COMPONENT = 0.08  # of calibration spectra that speak for a place in (z
 SHARE_OF_SCORE = 0.1
 DETECTION = "detection"
 LOG_ODDS = frozenset({DETECTION, "blend", "instrument", "redshift_gain"})  # components on a logarithmic scale already
-WEIGHTS = {  # of the evidence; chosen by benchmarks.anomaly. Components without any are calibrated and not joined.
+WEIGHTS = {  # of the evidence beside a detector; components without any are calibrated and not joined
     DETECTION: 0.9,
     "global_score": 0.025,
     "local_emission": 0.025,
@@ -106,9 +106,9 @@ def calibrate_scores(
 
 
 def _joined(surprise: dict[str, Floats]) -> Floats:
-    """Log-sum-exp of −ln p + ln weight; components of no known weight count alike where none has one."""
-    known = [name for name in surprise if WEIGHTS.get(name, 0.0) > 0.0]
-    weights = {name: WEIGHTS[name] for name in known} if known else dict.fromkeys(surprise, 1.0)
+    """Log-sum-exp of −ln p + ln weight; without a detector all components count alike."""
+    alike = dict.fromkeys(surprise, 1.0)
+    weights = {name: WEIGHTS[name] for name in surprise if name in WEIGHTS} if DETECTION in surprise else alike
     return np.asarray(np.logaddexp.reduce([surprise[name] + np.log(share) for name, share in weights.items()], axis=0))
 
 

@@ -40,9 +40,9 @@ def test_missing_and_damaged_files_are_named(trained: TrainedModel, tmp_path: Pa
     with pytest.raises(ModelFileError, match="not JSON"):
         from_bytes({WEIGHTS: files[WEIGHTS], SETTINGS: files[SETTINGS][:-30]})
     with pytest.raises(ModelFileError, match="lacks detector"):
-        from_bytes(files | {SETTINGS: json.dumps({"format": 1, "model_id": ""} | dict.fromkeys(
-            ("weights_sha256", "vae", "provenance", "history"), "")).encode()})  # fmt: skip
-    for broken in (files[WEIGHTS][:-8], b"", files[WEIGHTS][:-1] + b"\x01"):
+        from_bytes(files | {SETTINGS: json.dumps({"format": 2, "model_id": ""} | dict.fromkeys(
+            ("weights_sha256", "vae", "grid", "provenance", "history"), "")).encode()})  # fmt: skip
+    for broken in (files[WEIGHTS][:-8], b"", files[WEIGHTS][:-1] + b"\x07"):
         with pytest.raises(ModelFileError, match="damaged"):
             from_bytes(files | {WEIGHTS: broken})
 
