@@ -90,7 +90,7 @@ def calibrate_scores(
 def _surprise(value: Floats, plane: Floats, reference: NDArray[np.int64], share: float) -> tuple[Floats, Null]:
     """Return −ln p of a score given (z, S/N), [N], and the null that says so."""
     fitted = reference[:: -(-len(reference) // MOST_FITTED)]
-    conditional = Conditional.fit(value[fitted], plane[fitted], share)
+    conditional = Conditional.fit(value[fitted], plane[fitted], np.ones(len(fitted)), share)
     given = conditional.surprise(value, plane)
     null = Null.fit(given[reference])
     return null.surprise(given), null
