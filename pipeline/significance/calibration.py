@@ -138,7 +138,7 @@ class _Reference:
         """Return −ln p of a score given (z, S/N), [N], and the null that says so."""
         shaping = self.rows if self.doubt is None else self.rows[self.doubt < DOUBTFUL]
         fitted = shaping[:: max(1, -(-len(shaping) // MOST_FITTED))]
-        conditional = Conditional.fit(value[fitted], self.plane[fitted], share)
+        conditional = Conditional.fit(value[fitted], self.plane[fitted], np.ones(len(fitted)), share)
         given = conditional.surprise(value, self.plane)
         at_reference = given[self.rows]
         null = Null.fit(at_reference) if self.doubt is None else Null.weighed(at_reference, 1.0 - self.doubt)

@@ -37,7 +37,7 @@ class Surface:
     log_scale_K: Floats
 
     @classmethod
-    def fit(cls, value_N: Floats, plane_N2: Floats) -> Surface:
+    def fit(cls, value_N: Floats, plane_N2: Floats, weight_N: Floats) -> Surface:
         """Fit the median, and the median excess of what lies above it, by reweighted least squares.
 
         Only the upper half tells the scale: it is the one that is judged, and scores with many zeros have no other.
@@ -45,12 +45,12 @@ class Surface:
         enough = len(value_N) >= FEWEST
         knots = (_knots(plane_N2[:, 0], KNOTS[0]), _knots(plane_N2[:, 1], KNOTS[1])) if enough else None
         basis_NK = _basis(plane_N2, knots)
-        location_K = _median_fit(basis_NK, value_N)
+        location_K = _median_fit(basis_NK, value_N, weight_N)
         above = value_N - basis_NK @ location_K
         upper = above > 1e-6 * (float(np.abs(above).mean()) + TINY)
         if not upper.any():
             return cls(knots, location_K, np.zeros_like(location_K))
-        return cls(knots, location_K, _median_fit(basis_NK[upper], np.log(above[upper] / HALF_NORMAL)))
+        return cls(knots, location_K, _median_fit(basis_NK[upper], np.log(above[upper] / HALF_NORMAL), weight_N[upper]))
 
     def standardise(self, value_N: Floats, plane_N2: Floats) -> Floats:
         """Return (value − location) / scale, [N]."""
@@ -80,17 +80,17 @@ def _natural(values: Floats, knots: Floats) -> Floats:
     return np.concatenate([np.ones((len(at), 1)), at[:, None], bends[:, :-1] - bends[:, -1:]], axis=1)
 
 
-def _median_fit(basis_NK: Floats, value_N: Floats) -> Floats:
+def _median_fit(basis_NK: Floats, value_N: Floats, weight_N: Floats) -> Floats:
     """Return the terms of the conditional median, by iteratively reweighted least squares (Schlossmacher 1973)."""
     middle = float(np.median(value_N))
     centred = value_N - middle
     least = 0.05 * float(np.abs(centred).mean()) + TINY
-    term_K, pull = np.zeros(basis_NK.shape[1]), np.ones(len(value_N))
+    term_K, pull = np.zeros(basis_NK.shape[1]), weight_N
     for _ in range(ROUNDS):
         weighted = basis_NK * pull[:, None]
         normal = weighted.T @ basis_NK
         ridge = RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
         term_K = np.linalg.solve(normal + ridge, weighted.T @ centred)
-        pull = 1.0 / np.maximum(np.abs(centred - basis_NK @ term_K), least)
+        pull = weight_N / np.maximum(np.abs(centred - basis_NK @ term_K), least)
     term_K[0] += middle
     return term_K
