@@ -16,10 +16,12 @@ COMPONENTS = {
     "absorption": ("local_absorption", "absorption_surprise"),
     "global": ("global_score", "global_surprise"),
     "density": ("density", "density_surprise"),
+    "detection": ("detection", "detection_surprise"),
     "blend": ("blend", "blend_surprise"),
     "instrument": ("instrument", "instrument_surprise"),
     "redshift": ("redshift_gain", "redshift_surprise"),
 }
+IN_SIGMA = ("emission", "absorption", "global")
 LOCAL = 5.0  # σ from which a window is worth a close-up, whatever drove the score
 _SOURCE = {
     "blend": ("blend_kind", "blend_z"),
@@ -66,8 +68,7 @@ def sample(catalog: Catalog, count: int, top: int) -> Integers:
 def reasons(table: pa.Table) -> dict[int, Reason]:
     """Return the strongest reason of each spectrum, by spectrum_id.
 
-    That is the component with the largest −ln p, as the anomaly score weighs them. Before calibration the
-    largest in σ counts, which leaves density out.
+    That is the component with the largest −ln p. Before calibration the largest of those in σ counts.
 
     Args:
         table: rows of ``scores``.
@@ -78,7 +79,7 @@ def reasons(table: pa.Table) -> dict[int, Reason]:
 
 def _reason(row: dict[str, Any]) -> Reason | None:
     column = 1 if any(row.get(surprise) is not None for _, surprise in COMPONENTS.values()) else 0
-    weights = {kind: row.get(names[column]) for kind, names in COMPONENTS.items() if column or kind != "density"}
+    weights = {kind: row.get(names[column]) for kind, names in COMPONENTS.items() if column or kind in IN_SIGMA}
     known = {kind: weight for kind, weight in weights.items() if weight is not None}
     if not known:
         return None

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 STAGES = ("plan", "ingest", "train", "score", "calibrate", "report")
-REASONS = ("emission", "absorption", "global", "density", "blend", "instrument", "redshift")
+REASONS = ("emission", "absorption", "global", "density", "detection", "blend", "instrument", "redshift")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Reason:
     """Why a spectrum scores high. ``kind`` is one of ``REASONS``; wavelength and width are of local ones."""
 
     kind: str
-    strength: float  # σ; −ln p of the embedding for density
+    strength: float  # σ; −ln p of the embedding for density, log odds (nat) for the last four
     wavelength: float = float("nan")  # observed vacuum Å
     width: float = float("nan")  # km/s
     chi2_reduced: float = float("nan")

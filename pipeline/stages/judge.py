@@ -19,10 +19,8 @@ from pipeline.stores import catalog
 
 _PLACES = ("spectrum_id", "shard", "row_group", "row")
 _KNOWN = (
-    "targetid", "z", "snr", "windows", "fiber", "night", "blend", "blend_kind", "blend_z", "instrument",
-    "instrument_kind", "redshift_gain", "redshift_other", "chi2_reduced", "global_score", "density",
-    "local_emission", "emission_wavelength", "emission_width",
-    "local_absorption", "absorption_wavelength", "absorption_width",
+    "targetid", "z", "snr", "windows", "fiber", "night", "chi2_reduced", "blend_kind", "blend_z", "instrument_kind",
+    "redshift_other", "emission_wavelength", "emission_width", "absorption_wavelength", "absorption_width",
 )  # fmt: skip
 _SCHEMA = pa.schema(
     [
@@ -41,7 +39,7 @@ def judge(session: Session, model_id: str, table: pa.Table, done: Calibrated, co
         model_id: the model.
         table: Arrow table of all that it has scored, in the order of ``done``; of it spectrum_id is used.
         done: their significance.
-        columns: name of a component in ``done`` → its column of −ln p.
+        columns: component → its column of −ln p.
 
     Returns:
         Arrow table (spectrum_id, features, verdict, artefact_probability, why, explanation), by spectrum_id.
@@ -54,11 +52,14 @@ def judge(session: Session, model_id: str, table: pa.Table, done: Calibrated, co
     if not len(places):
         return _SCHEMA.empty_table()
     places = places[np.argsort(ids[places])]
-    rows = catalog.read_scores_of(session.conn, model_id, ids[places], [*_PLACES, *_KNOWN])
+    rows = catalog.read_scores_of(session.conn, model_id, ids[places], [*_PLACES, *_KNOWN, *columns])
     found = examine(session, model_id, rows.select(_PLACES))
     features = _aligned(found, ids[places])
     nothing = np.full(len(done.rank), np.nan)  # −ln p of a component that the scores lack
-    facts = _facts(rows) | {column: done.components.get(name, nothing)[places] for name, column in columns.items()}
+    facts = _facts(rows, (*_KNOWN, *columns))
+    facts |= {column: done.components.get(name, nothing)[places] for name, column in columns.items()}
+        column: done.components.get(name, nothing)[places] for name, column in columns.items()
+    }
     facts |= {"features": _matrix(features), "p_value": done.p_value[places], "rank": done.rank[places]}
     judged = verdicts(facts)
     reasons, sentences = why(facts, judged)
@@ -89,10 +90,10 @@ def _matrix(features: pa.Array) -> NDArray[np.float32]:
     return values
 
 
-def _facts(rows: pa.Table) -> dict[str, Any]:
+def _facts(rows: pa.Table, names: Sequence[str]) -> dict[str, Any]:
     """Columns as arrays [K], lists as lists of int, windows [K, 5, 3]."""
     facts: dict[str, Any] = {}
-    for name in _KNOWN:
+    for name in names:
         column = rows[name].combine_chunks()
         if name == "windows":
             facts[name] = _windows(column)

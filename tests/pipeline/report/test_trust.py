@@ -79,19 +79,23 @@ def test_an_explanation_takes_the_place_of_the_reason(contents: Contents) -> Non
 def test_verdicts_in_words() -> None:
     assert judged("sky_residual", 0.984) == "sky residual (artefact 98%)"
     assert judged("", float("nan")) == ""
-    row = {"explanation": EXPLANATION, "verdict": "physical", "artefact_probability": 0.02, "q_value": 0.0123, "z": 2.0}
+    row = {"explanation": EXPLANATION, "verdict": "physical", "artefact_probability": 0.02, "q_value": 0.0123}
     assert explained(row, None) == f"q 0.012, physical (artefact 2%): {EXPLANATION}"
     reason = Reason("absorption", 9.0, 4647.0, 3000.0)
-    assert explained(row | {"explanation": None}, reason) == words(reason, 2.0)
-    assert explained(row | {"explanation": None}, None) == "no reason"
+    assert explained(row | {"explanation": None, "z": 2.0}, reason) == words(reason, 2.0)
+    assert explained(row | {"explanation": None, "z": 2.0}, None) == "no reason"
 
 
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        (Reason("blend", 12.0, template="cool_star", z=0.0), "a second light source (cool star) at z 0.000, 12.0σ"),
-        (Reason("instrument", 8.0, template="step_5800"), "a fault of the instrument (step 5800), 8.0σ"),
-        (Reason("redshift", 9.5, z=0.612), "another redshift fits better, z 0.612, 9.5σ"),
+        (
+            Reason("blend", 12.0, template="cool_star", z=0.0),
+            "a second light source (cool star) at z 0.000, log odds 12.0",
+        ),
+        (Reason("instrument", 8.0, template="step_5800"), "a fault of the instrument (step 5800), log odds 8.0"),
+        (Reason("detection", 4.0), "like departures put into spectra for training, log odds 4.0"),
+        (Reason("redshift", 9.5, z=0.612), "another redshift fits better, z 0.612, log odds 9.5"),
     ],
 )
 def test_reasons_that_are_not_local(reason: Reason, said: str) -> None:
