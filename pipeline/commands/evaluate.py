@@ -79,10 +79,9 @@ def _say_injected(model_id: str, done: EvaluateSummary) -> None:
         what = "untouched" if row["kind"] == "control" else f"{row['kind']}, {band}"
         share = f"{100 * row['completeness']:5.1f}% ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
         click.echo(f"            {what:<18} {row['threshold']:<8} {share} of {row['n']:,}")
-    for name, count in done.missed.items():
-        click.echo(
-            f"            {count} of {name} left out: no spectrum tried is bright enough to show them so strongly"
-        )
+    if done.missed:
+        lost = ", ".join(f"{count} {name}" for name, count in done.missed.items())
+        click.echo(f"            left out, as no spectrum tried is bright enough to show them so strongly: {lost}")
 
 
 def _say_known(path: str, one: Found) -> None:

@@ -65,12 +65,10 @@ def pixels(arm: Arm) -> slice:
     return slice(first, first + len(arm.wavelength))
 
 
-def allowed(name: str, z: float) -> bool:
-    """Whether a class can be seen at a redshift."""
-    if name not in anomalies.CLASSES:
-        return True
-    _, low, high = anomalies.CLASSES[name]
-    return bool(low < z < high)
+def allowed(name: str, z_B: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether a class can be seen at redshifts, [B]."""
+    _, low, high = anomalies.CLASSES.get(name, (None, -np.inf, np.inf))
+    return (low < z_B) & (z_B < high)
 
 
 def depart(

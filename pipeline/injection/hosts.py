@@ -124,9 +124,7 @@ def inject(
 
 def _order(rng: np.random.Generator, hosts: Hosts, name: str) -> list[int]:
     """Rows to try: some of those that the class allows at random, then some of the brighter quarter of them."""
-    rows = np.array(
-        [row for row in np.flatnonzero(hosts.light_B > 0) if allowed(name, float(hosts.z_B[row]))], np.int64
-    )
+    rows = np.flatnonzero((hosts.light_B > 0) & allowed(name, hosts.z_B))
     rows = rng.permutation(rows)
     snr = np.nan_to_num(hosts.snr_B[rows], nan=-np.inf)
     bright = rows[snr >= np.quantile(snr, 0.75)] if len(rows) else rows
