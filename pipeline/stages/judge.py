@@ -58,8 +58,6 @@ def judge(session: Session, model_id: str, table: pa.Table, done: Calibrated, co
     nothing = np.full(len(done.rank), np.nan)  # −ln p of a component that the scores lack
     facts = _facts(rows, (*_KNOWN, *columns))
     facts |= {column: done.components.get(name, nothing)[places] for name, column in columns.items()}
-        column: done.components.get(name, nothing)[places] for name, column in columns.items()
-    }
     facts |= {"features": _matrix(features), "p_value": done.p_value[places], "rank": done.rank[places]}
     judged = verdicts(facts)
     reasons, sentences = why(facts, judged)
