@@ -33,6 +33,7 @@ SEEDS = {"train": 9_301, "test": 9_302}  # of injections; the anomaly benchmark'
 EACH = {"train": 512, "test": 256}  # injections a class
 NATURAL, BAD_COLUMNS = 8_000, 512  # ordinary spectra looked through, and bad columns made
 ORDINARY_WEIGHT = 0.5  # of a detected ordinary spectrum in the fit; it counts as physical
+BLIND = 0.4  # share of the examples that is also shown without the detector's odds
 FAINT = 6.0  # σ; fainter injections teach noise
 ROUNDS, LEAVES, RATE = 110, 12, 0.09
 LOCAL = ("extra_bump", "odd_line", "cosmic_ray", FIBER_GROUP)  # classes with one place
@@ -84,11 +85,15 @@ def fit(train: Sample, natural: Sample, hurt: Sample) -> None:
     let_through = natural.rows(np.isin(natural.name, ORDINARY) & (natural.p_value < 2 * DETECTED))
     parts = [chosen, let_through, hurt]
     rows = np.concatenate([classify.inputs(one.table) for one in parts])
+    blind = np.random.default_rng(0).random(len(rows)) < BLIND  # as many again as a model without a detector sees them
+    rows = np.concatenate([rows, rows[blind]])
+    rows[len(blind) :, classify.DETECTOR] = np.nan
     rows[:, np.isnan(rows).all(0)] = 0  # what this model does not say is never asked
     target = np.array([KINDS.index(kind_of(name)) for one in parts for name in one.name.tolist()])
     weight = np.concatenate(
         [np.full(len(one.name), w) for one, w in zip(parts, (1.0, ORDINARY_WEIGHT, 0.5), strict=True)]
     )
+    target, weight = (np.concatenate([values, values[blind]]) for values in (target, weight))
     boosted = HistGradientBoostingClassifier(
         max_iter=ROUNDS, learning_rate=RATE, max_leaf_nodes=LEAVES, l2_regularization=1.0, early_stopping=False,
         random_state=0,

@@ -25,14 +25,14 @@ Table = Mapping[str, Any]
 WEIGHTS: Final = Path(__file__).parent / "trees.safetensors"  # made by `python -m benchmarks.verdicts`
 SURE: Final = 0.6  # a star or a wrong redshift this probable is not overruled by its neighbours
 N_WINDOWS = 3
-SCALARS: Final = (  # log odds, then σ
-    "detection", "blend", "instrument", "redshift_gain", "global_score", "local_emission", "local_absorption",
-)  # fmt: skip
+ODDS: Final = ("detection", "blend", "instrument", "redshift_gain")  # of the model's detector, where it has one
+SCORES: Final = ("global_score", "local_emission", "local_absorption")  # σ
 _WINDOW_NAMES = tuple(f"window_{i}_{what}" for i in range(N_WINDOWS) for what in ("sigma", "wavelength", "width"))
 COLUMNS: Final = (
-    *SCALARS, *(f"blend_{name}" for name in SOURCES), *(f"instrument_{name}" for name in FAULTS),
-    "redshift_ratio", *_WINDOW_NAMES, "z", "snr",
+    *ODDS, *(f"blend_{name}" for name in SOURCES), *(f"instrument_{name}" for name in FAULTS),
+    *SCORES, *_WINDOW_NAMES, "z", "snr",
 )  # fmt: skip
+DETECTOR: Final = slice(len(FEATURES), len(FEATURES) + len(ODDS) + len(SOURCES) + len(FAULTS))  # its inputs
 INPUTS: Final = (*FEATURES, *COLUMNS)
 
 
@@ -54,7 +54,7 @@ def verdicts(table: Table) -> Verdicts:
         table: columns of candidates, N values each: ``features`` [N, F] (a row None or NaN where unknown),
             ``windows`` [N, 15] or [N, 5, 3], ``z``, ``snr``, ``fiber`` and ``night`` (a list a candidate), and as far
             as they are known ``blend``, ``blend_kind``, ``instrument``, ``instrument_kind``, ``redshift_gain``,
-            ``redshift_other``, ``detection``, ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
+            ``detection``, ``global_score``, ``local_emission`` and ``local_absorption`` as scored.
     """
     single = alone(table)
     cluster = clusters.find(table["windows"], table["fiber"], table["night"])
@@ -100,11 +100,12 @@ def inputs(table: Table) -> Float:
 def _columns(table: Table) -> Float:
     n = len(table["z"])
     unknown = np.full(n, np.nan)
-    scalars = [np.arcsinh(_numbers(table.get(name, unknown)) / 3) for name in SCALARS]
-    words = [_is(table.get("blend_kind"), name, n) for name in SOURCES]
-    words += [_is(table.get("instrument_kind"), name, n) for name in FAULTS]
+    odds, scores = ([np.arcsinh(_numbers(table.get(name, unknown)) / 3) for name in names] for names in (ODDS, SCORES))
+    kinds = [_is(table.get("blend_kind"), name, n) for name in SOURCES]
+    kinds += [_is(table.get("instrument_kind"), name, n) for name in FAULTS]
+    detected = np.isfinite(kinds).any(0)  # a model without a detector has odds that mean nothing
+    odds = [np.where(detected, values, np.nan) for values in odds]
     z = _numbers(table["z"])
-    ratio = np.log10((1 + _numbers(table.get("redshift_other", unknown))) / (1 + z))
     windows = np.nan_to_num(
         np.asarray(table["windows"], np.float64).reshape(n, clusters.n_windows(table["windows"], n), 3)
     )
@@ -112,7 +113,7 @@ def _columns(table: Table) -> Float:
     seen = windows[:, :, 0] != 0
     parts = np.stack([np.arcsinh(windows[:, :, 0] / 3), np.where(seen, windows[:, :, 1], np.nan),
                       np.log10(np.where(seen, windows[:, :, 2], np.nan))], 2)  # fmt: skip
-    columns = [*scalars, *words, ratio, *parts.reshape(n, 3 * N_WINDOWS).T, z, np.arcsinh(_numbers(table["snr"]))]
+    columns = [*odds, *kinds, *scores, *parts.reshape(n, 3 * N_WINDOWS).T, z, np.arcsinh(_numbers(table["snr"]))]
     return np.stack(columns, 1).astype(np.float32)
 
 
