@@ -26,6 +26,7 @@ LIGHTS = {  # a detector's kinds of second sources
     "galaxy_blend": "light of a galaxy with the quasar's", "supernova": "light of a supernova with the quasar's",
     "double_quasar": "light of a second quasar with the first one's",
 }  # fmt: skip
+SEAMS = {"arm_step_5800": True, "arm_step_7570": False}  # a detector's kinds: whether it is the blue seam
 LIKELY = 3.0  # log odds, from which a detector's kind is worth a word
 DIP, HOLE, SPIKE = (4250.0, 4530.0), (8590.0, 8670.0), (5560.0, 5597.0)  # Å, known places
 
@@ -109,10 +110,12 @@ def _arm(case: Case) -> str:
     if max(*overlap.values(), blue, red, inside) < 2:
         said = f" ({_odds(case.instrument[1])})" if case.instrument[1] > LIKELY else ""
         return f"a step where the spectrograph's arms meet{said}."
-    if inside > max(blue, red) and inside > 0.7 * max(overlap.values()):
+    known = case.instrument[0] if case.instrument[1] > LIKELY else ""  # a step at a seam also looks like one within R
+    within = inside > max(blue, red) and inside > 0.7 * max(overlap.values())
+    if known == "step_within_r" or (within and known not in SEAMS):
         place = 6700 + 1800 * case.value_of("r_step_wavelength")
         return f"a step within the R arm near {place:.0f} Å ({_sigma(inside)})."
-    at_blue = max(overlap["br"], blue) >= max(overlap["rz"], red)
+    at_blue = SEAMS.get(known, max(overlap["br"], blue) >= max(overlap["rz"], red))
     gap, own = (overlap["br"], blue) if at_blue else (overlap["rz"], red)
     what = (
         "arm step at 5780 Å: the B arm's flux drifts from" if at_blue else "arm step at 7570 Å: the Z arm's flux is off"

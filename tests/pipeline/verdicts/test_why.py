@@ -72,6 +72,8 @@ SAID = [
     (_case(verdict="star_or_blend", blend=("galaxy_blend", 9.2, 0.45)), "with the quasar's, at z = 0.45"),
     (_case(verdict="arm_step", features=_with_features(b_ramp=12)), "Arm step at 5780 Å"),
     (_case(verdict="arm_step", features=_with_features(r_step=12)), "A step within the R arm near 6700 Å (12σ)."),
+    (_case(verdict="arm_step", features=_with_features(r_step=12, z_scale=9), instrument=("arm_step_7570", 8.0)),
+     "Arm step at 7570 Å"),
     (_case(verdict="sky_residual", z=3.8, snr=0.01), "No light but the sky's: a fiber that saw only sky"),
     (_case(verdict="bad_column", windows=name_windows(np.array([[-15.0, 4392.0, 5000.0]]), Z)), "Dip at 4392 Å (15σ)"),
     (_case(verdict="spike", windows=name_windows(np.array([[31.0, 6123.0, 138.0]]), Z)), "Spike at 6123 Å (31σ)"),
