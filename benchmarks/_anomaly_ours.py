@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,21 @@ from benchmarks._anomaly_baselines import FITTED, LATENT_SAMPLE, SCORED, Bench, 
 from benchmarks._anomaly_sky import Part
 from models import files
 from models.config import FitConfig, VAEConfig
-from models.fit import FitState, begin, finish, judge, train_segment, validate
+from models.fit import Examples, FitState, begin, finish, judge, train_segment, validate
 from models.scores import score
-from models.trained import TrainedModel, load_spectra
+from models.trained import TrainedModel, load_spectra, refined
 from models.vae import VAE, Prepared
+from pipeline.injection.examples import KINDS, Sample, examples
 from pipeline.significance import Calibrated, calibrate_scores
 from pipeline.stages.calibrate import COMPONENTS
+from pipeline.training import HOSTS, departures_a_spectrum
 
 Table = dict[str, NDArray[Any]]
 
 OURS = "skysift"
 SEGMENT = 16_384  # training spectra of a segment, as in ``pipeline.training``
 SCORE_BATCH = 512
+SAMPLE = 256  # spectra that departures are put into at a time
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,27 @@ def _fitted(bench: Bench, variant: Variant) -> TrainedModel:
             held = number % parts
             segment = _prepared(state.vae, train, np.arange(n_train)[held::parts])
         if number == 0:
-            begin(state, segment)
+            segment = begin(state, segment)
+            judges = refined(state.vae, judges)
         state.generator.manual_seed(variant.fit.seed * 1000 + number)
         train_segment(state, segment, variant.fit.batch, steps)
         judge(state, validate(state, judges))
         if state.finished:
             break
     provenance = {"split": {}, "data_hash": variant.name, "n_train": n_train}
-    return finish(state, segment, judges, provenance)
+    examples_ = partial(_examples, train, variant.fit.seed)
+    return finish(state, segment, judges, provenance, examples_, KINDS)
+
+
+def _examples(train: Part, seed: int, model: TrainedModel) -> Iterator[Examples]:
+    """What the detector learns from, as ``pipeline.training`` makes it."""
+    hosts = np.random.default_rng(seed).permutation(len(train.flux))[:HOSTS]
+    samples = (
+        Sample(np.array(train.flux[rows]), np.array(train.ivar[rows]), z, train.column("snr")[rows])
+        for rows in np.split(np.sort(hosts), range(SAMPLE, len(hosts), SAMPLE))
+        for z in [np.clip(train.column("z")[rows].astype(np.float64), 0.0, model.vae.config.z_max)]
+    )
+    return examples(model, samples, departures_a_spectrum(len(hosts)), seed)
 
 
 def _prepared(vae: VAE, part: Part, rows: NDArray[np.int64]) -> Prepared:

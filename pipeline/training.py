@@ -233,8 +233,12 @@ def _examples(plan: Plan, objects: ObjectStore, worker: Worker, model: TrainedMo
     """What the detector learns from: spectra of the first worker's first segment, without and with departures."""
     shards = _until(plan.share(0, 0, worker.workers), lambda shard: shard.n_train, HOSTS)
     count = sum(shard.n_train for shard in shards)
-    per_spectrum = min(max(1.0, FEWEST_A_KIND * len(KINDS) / max(count, 1)), MOST_A_SPECTRUM)
-    return examples(model, _samples(plan, objects, model, shards), per_spectrum, plan.fit.seed)
+    return examples(model, _samples(plan, objects, model, shards), departures_a_spectrum(count), plan.fit.seed)
+
+
+def departures_a_spectrum(hosts: int) -> float:
+    """Return how many departures each of so many spectra takes: one, or more where there would be few of a kind."""
+    return min(max(1.0, FEWEST_A_KIND * len(KINDS) / max(hosts, 1)), MOST_A_SPECTRUM)
 
 
 def _samples(plan: Plan, objects: ObjectStore, model: TrainedModel, shards: Sequence[ShardCount]) -> Iterator[Sample]:
