@@ -49,14 +49,16 @@ class Posterior:
     covariance_BKK: Tensor
 
 
-def pairs(mean_R: Tensor, basis_RK: Tensor) -> Tensor:
-    """Return products of all pairs of (mean, basis vectors), [R, (K+1)(K+2)/2].
+def pairs(mean_R: Tensor, basis_RK: Tensor, each: int = 1) -> Tensor:
+    """Return products of all pairs of (mean, basis vectors), averaged over ``each`` bins, [R / each, (K+1)(K+2)/2].
 
-    With them the weighted normal equations of every spectrum are one matrix product.
+    With them the weighted normal equations of every spectrum are one matrix product; averaged over a few bins, which
+    share their weight then, a small one.
     """
     both_RJ = torch.cat([mean_R[:, None], basis_RK], 1)
     first, second = torch.triu_indices(both_RJ.shape[1], both_RJ.shape[1], device=mean_R.device)
-    return both_RJ[:, first] * both_RJ[:, second]
+    products = both_RJ[:, first] * both_RJ[:, second]
+    return products.view(-1, each, len(first)).mean(1) if each > 1 else products
 
 
 def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tensor, pairs_RP: Tensor) -> Posterior:
@@ -65,13 +67,15 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
     Args:
         flux_BR: flux in units of the spectrum's scale, in a window of the rest-frame grid.
         weight_BR: its inverse variance, 0 where nothing is known.
-        mean_R, basis_RK, pairs_RP: the model in that window.
+        mean_R, basis_RK: the model in that window.
+        pairs_RP: products of its pairs, of single bins or averaged over some, see ``pairs``.
     """
     n_basis = basis_RK.shape[1]
     weighted_BR = weight_BR * flux_BR
     first, second = torch.triu_indices(n_basis + 1, n_basis + 1, device=flux_BR.device)
     normal_BJJ = torch.empty(len(flux_BR), n_basis + 1, n_basis + 1, device=flux_BR.device)
-    normal_BP = weight_BR @ pairs_RP
+    each = len(mean_R) // len(pairs_RP)
+    normal_BP = (weight_BR.view(len(weight_BR), -1, each).sum(2) if each > 1 else weight_BR) @ pairs_RP
     normal_BJJ[:, first, second] = normal_BP
     normal_BJJ[:, second, first] = normal_BP
     with_mean_B, with_basis_BK = weighted_BR @ mean_R, weighted_BR @ basis_RK

@@ -18,6 +18,7 @@ from models.density import GaussianMixture
 from models.detector import Detector, Kind
 from models.filters import STRIDES, WIDTHS, ModelError
 from models.grid import FIRST_WAVELENGTH, N_NATIVE, N_OBSERVED, PIXEL, STEP
+from models.sky import Sky
 from models.trained import TrainedModel
 from models.vae import VAE
 
@@ -131,6 +132,7 @@ def _tensors(model: TrainedModel) -> dict[str, torch.Tensor]:
     tensors = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
     tensors |= {f"density.{name}": value for name, value in vars(model.density).items()}
     tensors["model_error.fraction_SWR"] = model.model_error.fraction_SWR
+    tensors |= {f"sky.{name}": value for name, value in vars(model.sky).items()}
     tensors |= {f"detector.{name}": value for name, value in model.detector.state_dict().items()}
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -140,6 +142,7 @@ def _model(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Traine
     vae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("vae.")})
     density = GaussianMixture(**{name[8:]: value for name, value in tensors.items() if name.startswith("density.")})
     error = ModelError(tensors["model_error.fraction_SWR"])
+    sky = Sky(**{name[4:]: value for name, value in tensors.items() if name.startswith("sky.")})
     learned = {name[9:]: value for name, value in tensors.items() if name.startswith("detector.")}
     kinds = tuple(Kind(name, family) for name, family in settings["detector"])
     detector = Detector(kinds, len(learned["centre_F"]))
@@ -147,5 +150,5 @@ def _model(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Traine
     vae.eval().requires_grad_(False)
     detector.eval().requires_grad_(False)
     return TrainedModel(
-        vae, density, error, detector, settings["provenance"], settings["history"], settings["model_id"]
+        vae, density, error, sky, detector, settings["provenance"], settings["history"], settings["model_id"]
     )

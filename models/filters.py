@@ -16,6 +16,7 @@ from models.grid import BIN_KMS, FIRST_WAVELENGTH, N_OBSERVED, STEP
 
 WIDTHS = (1, 2, 4, 8, 16, 36)  # bins: 138 to 4,970 km/s
 STRIDES = tuple(max(1, width // 4) for width in WIDTHS)  # bins between neighbouring boxes of a width
+BOX_WIDTHS = (0.5, *WIDTHS)  # of the boxes looked at, 69 to 4,970 km/s; half bins have the error of whole ones
 CELL = 64  # rest-frame bins that share one model error
 MIN_SAMPLES = 500  # boxes needed to estimate a cell's model error
 RARE, RARE_SIGMA = 0.002, 2.878  # an upper tail probability, and where a unit normal has it
@@ -56,13 +57,13 @@ def middle_bins() -> list[Tensor]:
 
 
 def width_kms(index: Tensor) -> Tensor:
-    """Return the velocity widths of boxes given by their index in ``WIDTHS``, km/s."""
-    return torch.tensor(WIDTHS, device=index.device)[index] * BIN_KMS
+    """Return the velocity widths of boxes given by their index in ``BOX_WIDTHS``, km/s."""
+    return torch.tensor(BOX_WIDTHS, device=index.device)[index] * BIN_KMS
 
 
 def centre_wavelengths(first: Tensor, index: Tensor) -> Tensor:
     """Return the observed wavelengths of boxes' centres, vacuum Å, from their first bins and width indices."""
-    middle = first + 0.5 * torch.tensor(WIDTHS, device=index.device)[index]
+    middle = first + 0.5 * torch.tensor(BOX_WIDTHS, device=index.device)[index]
     return FIRST_WAVELENGTH * torch.pow(10.0, middle.double() * STEP).float()
 
 
@@ -77,13 +78,17 @@ class ModelError:
         return ModelError(self.fraction_SWR.to(device))
 
     def observed(self, offset_B: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return the errors (emission, absorption) of every box of each width, [B, number of boxes] each."""
+        """Return the signs' mean error and half their difference for all boxes of each width, [B, boxes] each.
+
+        Mean + sign · half is the error of a box of that sign.
+        """
+        up_WR, down_WR = self.fraction_SWR
+        parts = torch.stack([0.5 * (up_WR + down_WR), 0.5 * (up_WR - down_WR)])
         out = []
         for index, (width, stride) in enumerate(zip(WIDTHS, STRIDES, strict=True)):
-            signs = self.fraction_SWR[:, index].unfold(1, N_OBSERVED - width + 1, 1)[:, :, ::stride]
-            out.append(
-                (signs[0].index_select(0, offset_B + width // 2), signs[1].index_select(0, offset_B + width // 2))
-            )
+            mean, half = parts[:, index].unfold(1, N_OBSERVED - width + 1, 1)[:, :, ::stride]
+            rows = offset_B + width // 2
+            out.append((mean.index_select(0, rows), half.index_select(0, rows)))
         return out
 
     @classmethod

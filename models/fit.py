@@ -19,7 +19,9 @@ from models.detector import Detector, Kind
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
+from models.rebin import half_bins
 from models.scores import features, residuals
+from models.sky import Sky
 from models.trained import TrainedModel, fitted_groups, refined
 from models.vae import CLIP, VAE, Prepared, amplitude
 
@@ -265,12 +267,21 @@ def finish(
         ]
         weighted, level, weight, offset = (torch.cat(part) for part in zip(*pieces, strict=True))
         error = ModelError.estimate(weighted, weight, level, offset, vae.grid.n_rest)
-    model = TrainedModel(vae, density, error, Detector.none(), provenance, state.history)
+    model = TrainedModel(vae, density, error, Sky.none(), Detector.none(), provenance, state.history)
     if examples is not None:
-        seen = [(features(model, *one[:3]).half(), one[3]) for one in examples(model)]
-        features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
-        model.detector = Detector.fit(features_NF, label_N, kinds, state.config.seed)
+        _learn(model, examples(model), kinds, state.config.seed)
     return model
+
+
+def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind, ...], seed: int) -> None:
+    """Give a model its sky, from the first examples, and its detector, from all of them."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    for flux, ivar, z, label_N in examples:
+        if not seen:
+            model.sky = Sky.of(half_bins(torch.as_tensor(flux), torch.as_tensor(ivar))[1])
+        seen.append((features(model, flux, ivar, z).half(), label_N))
+    features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    model.detector = Detector.fit(features_NF, label_N, kinds, seed)
 
 
 def _schedule(done: float) -> float:

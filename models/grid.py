@@ -32,6 +32,13 @@ def bin_of_pixel() -> NDArray[np.int64]:
 
 
 N_OBSERVED = int(bin_of_pixel()[-1]) + 1
+N_FINE = 2 * N_OBSERVED  # half bins, 69 km/s: about a resolution element at the red end
+
+
+def half_bin_of_pixel() -> NDArray[np.int64]:
+    """Return the half bin each native pixel falls in, shape [L]; half bins 2 i and 2 i + 1 make bin i."""
+    half = np.floor(np.log10(native_wavelength() / FIRST_WAVELENGTH) / (0.5 * STEP) + 2e-9).astype(np.int64)
+    return np.clip(half, 2 * bin_of_pixel(), 2 * bin_of_pixel() + 1)
 
 
 def observed_wavelength() -> NDArray[np.float64]:

@@ -10,23 +10,26 @@ from functools import lru_cache
 
 import torch
 
-from models.grid import N_NATIVE, N_OBSERVED, bin_of_pixel
+from models.grid import N_FINE, N_NATIVE, N_OBSERVED, half_bin_of_pixel
 
 
 @lru_cache(maxsize=4)
 def _bins(device: torch.device) -> torch.Tensor:
-    return torch.as_tensor(bin_of_pixel(), device=device)
+    return torch.as_tensor(half_bin_of_pixel(), device=device)
 
 
-def rebin(flux_BL: torch.Tensor, ivar_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average native pixels into observed log bins, weighted by ivar.
+def half_bins(
+    flux_BL: torch.Tensor, ivar_BL: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum native pixels into halves of the observed log bins.
 
     Args:
         flux_BL: float32 [B, L]; where ``ivar_BL`` is 0 it may be anything, NaN included.
         ivar_BL: float32 [B, L], finite and not negative.
+        out: zeros that take the sums; default: new ones.
 
     Returns:
-        flux [B, O] (0 where there is no information) and ivar [B, O], float32.
+        Σ ivar·flux and Σ ivar, float32 [B, 2 O].
 
     Raises:
         ValueError: the arrays do not have the native grid's length.
@@ -37,10 +40,33 @@ def rebin(flux_BL: torch.Tensor, ivar_BL: torch.Tensor) -> tuple[torch.Tensor, t
         )
     bins = _bins(flux_BL.device)
     weighted = torch.nan_to_num_(ivar_BL * flux_BL, nan=0.0, posinf=0.0, neginf=0.0)
-    shape = (flux_BL.shape[0], N_OBSERVED)
-    total_BO = torch.zeros(shape, device=flux_BL.device).index_add_(1, bins, weighted)
-    ivar_BO = torch.zeros(shape, device=flux_BL.device).index_add_(1, bins, ivar_BL)
-    return total_BO.div_(ivar_BO.clamp(min=torch.finfo(torch.float32).tiny)), ivar_BO
+    pull_BH, ivar_BH = out or tuple(torch.zeros((2, flux_BL.shape[0], N_FINE), device=flux_BL.device))
+    return pull_BH.index_add_(1, bins, weighted), ivar_BH.index_add_(1, bins, ivar_BL)
+
+
+def rebin(flux_BL: torch.Tensor, ivar_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Average native pixels into observed log bins, weighted by ivar; arguments and errors as in ``half_bins``.
+
+    Returns:
+        flux [B, O] (0 where there is no information) and ivar [B, O], float32.
+    """
+    return averaged(*half_bins(flux_BL, ivar_BL))
+
+
+def averaged(pull_BH: torch.Tensor, ivar_BH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return flux and ivar of whole bins, [B, O], from the sums in their halves."""
+    pull_BO, ivar_BO = (half[:, 0::2] + half[:, 1::2] for half in (pull_BH, ivar_BH))
+    return pull_BO.div_(ivar_BO.clamp(min=torch.finfo(torch.float32).tiny)), ivar_BO
+
+
+def to_half_bins(values_BO: torch.Tensor) -> torch.Tensor:
+    """Interpolate values at bins' centres to their halves' centres, [B, O] → [B, 2 O]."""
+    out_BO2 = values_BO.new_empty(*values_BO.shape, 2)
+    quarter = 0.25 * (values_BO[:, 1:] - values_BO[:, :-1])
+    out_BO2[:, :, 0], out_BO2[:, :, 1] = values_BO, values_BO
+    out_BO2[:, 1:, 0] -= quarter
+    out_BO2[:, :-1, 1] += quarter
+    return out_BO2.view(len(values_BO), -1)
 
 
 def to_native(values_BO: torch.Tensor) -> torch.Tensor:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.features import compressed, context_features, residual_features
-from models.filters import STRIDES, WIDTHS, box_sums, centre_wavelengths, width_kms
+from models.filters import BOX_WIDTHS, STRIDES, WIDTHS, box_sums, centre_wavelengths, width_kms
 from models.grid import N_OBSERVED
+from models.rebin import to_half_bins
 from models.redshift import kms
-from models.trained import TrainedModel, fitted_groups, load_spectra
+from models.trained import TrainedModel, fitted, loaded_groups
 from models.vae import Prepared
 
 N_WINDOWS = 5
@@ -85,13 +86,12 @@ def features(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Tenso
 
 
 def _measure(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> _Measured:
-    spectra = load_spectra(model.vae, flux_BL, ivar_BL, z_B)
-    redshift_B = torch.as_tensor(np.asarray(z_B, np.float32), device=spectra.scale_B.device)
+    redshift_B = torch.as_tensor(np.asarray(z_B, np.float32), device=model.vae.mean_R.device)
     order: list[Tensor] = []
     parts: list[_Measured] = []
-    for rows, group, latent_GD, model_GO in fitted_groups(model.vae, spectra):
+    for rows, group in loaded_groups(model.vae, flux_BL, ivar_BL, z_B):
         order.append(rows)
-        parts.append(_measured(model, group, redshift_B[rows], latent_GD, model_GO))
+        parts.append(_measured(model, group, redshift_B[rows], *fitted(model.vae, group)))
     back_B = torch.argsort(torch.cat(order))
     return _Measured(*(torch.cat(part)[back_B] for part in zip(*parts, strict=True)))
 
@@ -110,7 +110,7 @@ def residuals(spectra: Prepared, model_BO: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class _Boxes:
-    """The highest and the deepest box of every width, [B, 2 W] each: σ, first bin, index in WIDTHS."""
+    """The highest and the deepest box of every width, [B, 2 W] each: σ, first bin, index in BOX_WIDTHS."""
 
     sigma: Tensor
     first: Tensor
@@ -144,13 +144,12 @@ def _measured(model: TrainedModel, spectra: Prepared, z_B: Tensor, latent_BD: Te
     weight_BO = spectra.weight_BO
     weighted_BO, level_BO = residuals(spectra, model_BO)
     pull_BO = torch.square(weighted_BO) / weight_BO.clamp(min=TINY)
-    error_WBO = model.model_error.observed(spectra.offset_B)
     chi2_B, n_bins_B = pull_BO.sum(1), (weight_BO > 0).sum(1)
     soft_B = (pull_BO / (1.0 + weight_BO * model.vae.scatter_of(spectra))).sum(1)
-    sigma, first = _boxes(weighted_BO, weight_BO, level_BO, error_WBO)
+    sigma, first, sky = _all_boxes(model, spectra, model_BO, weighted_BO, level_BO)
     parts = [
         residual_features(spectra, weighted_BO, pull_BO, model.vae.grid.n_rest),
-        compressed(sigma),
+        compressed(torch.cat([sigma, sky], 1)),
         latent_BD,
         context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float()), n_bins_B),
     ]
@@ -162,11 +161,11 @@ def _measured(model: TrainedModel, spectra: Prepared, z_B: Tensor, latent_BD: Te
 def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     n_bins = measured.n_bins
     global_score = wilson_hilferty(measured.soft_chi2, n_bins.float())
-    width_2W = torch.arange(len(WIDTHS), device=n_bins.device).repeat_interleave(2)
+    width_2W = torch.arange(len(BOX_WIDTHS), device=n_bins.device).repeat_interleave(2)
     boxes = _Boxes(measured.box_sigma, measured.box_first, width_2W.expand(len(n_bins), -1))
     up = boxes.pick(boxes.sigma.argmax(1))
     down = boxes.pick(boxes.sigma.argmin(1))
-    n_trials = n_bins * sum(1.0 / width for width in WIDTHS)
+    n_trials = n_bins * sum(1.0 / width for width in BOX_WIDTHS)
     density = model.density.neg_log_density(measured.latent_BD)
     odds_BC = model.detector.log_odds(measured.features_BF)
     blend, instrument, redshift = (model.detector.family(odds_BC, name) for name in FAMILIES)
@@ -196,21 +195,39 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     }
 
 
-def _boxes(
-    weighted_BO: Tensor, weight_BO: Tensor, level_BO: Tensor, error_WBO: list[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """Return σ and first bin of every width's highest and deepest box, by A / √(W + e² W²) as in ``models.filters``."""
-    sigma, first = [], []
-    sums = zip(box_sums(weighted_BO), box_sums(weight_BO), error_WBO, WIDTHS, STRIDES, strict=True)
-    for top, total, (up, down), width, stride in sums:
+def _all_boxes(
+    model: TrainedModel, spectra: Prepared, model_BO: Tensor, weighted_BO: Tensor, level_BO: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return σ and first bin of every width's highest and deepest box, [B, 2 W], and what the sky left, [B, F']."""
+    errors = model.model_error.observed(spectra.offset_B)
+    found, sky = _half_boxes(model, spectra, model_BO, errors[0][0] * level_BO)
+    sums = zip(box_sums(weighted_BO), box_sums(spectra.weight_BO), errors, WIDTHS, STRIDES, strict=True)
+    for top, total, (mean, half), width, stride in sums:
         middle = level_BO[:, width // 2 : N_OBSERVED - (width - 1) // 2 : stride][:, : top.shape[1]]
-        error = torch.where(top > 0, up, down)
-        spread = error.mul_(total).mul_(middle).square_().add_(total).clamp_(min=TINY)
-        ratio = spread.rsqrt_().mul_(top)
-        for best in _extremes(ratio):
-            sigma.append(ratio.gather(1, best[:, None]))
-            first.append(best[:, None] * stride)
-    return torch.cat(sigma, 1), torch.cat(first, 1)
+        found += _best(top, total, mean.addcmul_(half, torch.sign(top)).mul_(middle), stride)
+    sigma, first = (torch.stack(part, 1) for part in zip(*found, strict=True))
+    return sigma, first, sky
+
+
+def _half_boxes(
+    model: TrainedModel, spectra: Prepared, model_BO: Tensor, error_BO: Tensor
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Return σ and first bin of the highest and the deepest half bin, and what the sky left, [B, F']."""
+    if spectra.pull_BH is None or spectra.weight_BH is None:
+        raise ValueError("expected spectra with half bins, see loaded_groups")
+    weight_BH = spectra.weight_BH
+    weighted_BH = torch.addcmul(spectra.pull_BH, weight_BH, to_half_bins(model_BO), value=-1.0)
+    spread_BO2 = weight_BH.view(len(weight_BH), -1, 2) * torch.square(error_BO)[:, :, None]
+    spread_BH = spread_BO2.add_(1.0).view_as(weight_BH).mul_(weight_BH).clamp_(min=TINY)
+    ratio_BH = spread_BH.rsqrt_().mul_(weighted_BH)
+    found = [(ratio_BH.gather(1, best[:, None])[:, 0], best * 0.5) for best in _extremes(ratio_BH)]
+    return found, model.sky.features(weighted_BH, weight_BH, ratio_BH)
+
+
+def _best(top: Tensor, total: Tensor, error: Tensor, stride: float) -> list[tuple[Tensor, Tensor]]:
+    """Return σ = A / √(W + e² W²) and first bin of the highest and of the deepest box; ``error`` is overwritten."""
+    ratio = error.mul_(total).square_().add_(total).clamp_(min=TINY).rsqrt_().mul_(top)
+    return [(ratio.gather(1, best[:, None])[:, 0], best * stride) for best in _extremes(ratio)]
 
 
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +241,7 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
 def _windows(boxes: _Boxes) -> Tensor:
     """Choose the strongest boxes that do not overlap, [B, 5, 3]."""
     strength = boxes.sigma.abs()
-    size = torch.tensor(WIDTHS, device=strength.device)[boxes.width]
+    size = torch.tensor(BOX_WIDTHS, device=strength.device)[boxes.width]
     low, high = boxes.first, boxes.first + size
     chosen = []
     for _ in range(N_WINDOWS):

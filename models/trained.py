@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor
 from models.density import GaussianMixture
 from models.detector import Detector
 from models.filters import ModelError
-from models.grid import N_OBSERVED
-from models.rebin import rebin, take, to_native
+from models.grid import N_FINE, N_OBSERVED
+from models.rebin import averaged, half_bins, take, to_native
+from models.sky import Sky
 from models.vae import VAE, Prepared, amplitude, prepare
 
 GROUP = 64  # spectra of similar redshift worked on together; their arrays fit a core's cache
@@ -28,6 +29,7 @@ class TrainedModel:
     vae: VAE
     density: GaussianMixture
     model_error: ModelError
+    sky: Sky
     detector: Detector
     provenance: dict[str, Any]  # settings, data hash, splits: plain JSON values
     history: list[dict[str, float]]  # training curves, one entry a segment
@@ -36,8 +38,9 @@ class TrainedModel:
     def to(self, device: str | torch.device) -> TrainedModel:
         """Return the model on another device (the network itself moves there)."""
         where = torch.device(device)
-        parts = (self.vae.to(where), self.density.to(where), self.model_error.to(where), self.detector.to(where))
-        return TrainedModel(*parts, self.provenance, self.history, self.model_id)
+        parts = (self.vae.to(where), self.density.to(where), self.model_error.to(where))
+        learned = (self.sky.to(where), self.detector.to(where))
+        return TrainedModel(*parts, *learned, self.provenance, self.history, self.model_id)
 
 
 def load_spectra(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Prepared:
@@ -52,18 +55,52 @@ def load_spectra(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Prepared:
     Raises:
         ValueError: wrong shapes, or a redshift outside the model's grid.
     """
-    device = vae.mean_R.device
-    flux, ivar, z = _tensor(flux_BL), _tensor(ivar_BL), _tensor(z_B)
-    if len(flux) != len(z):
-        raise ValueError(f"expected one redshift a spectrum, found {len(flux)} spectra and {len(z)} redshifts")
-    offset_B = vae.grid.offset(z).to(device)
-    with torch.no_grad():
-        pieces = []
-        for start in range(0, max(len(flux), 1), GROUP):
-            rows = slice(start, start + GROUP)
-            native = (flux[rows].to(device, torch.float32), ivar[rows].to(device, torch.float32))
-            pieces.append(prepare(*rebin(*native), offset_B[rows]))
-        return refined(vae, Prepared.cat(pieces))
+    halves = _Halves.of(vae, flux_BL, ivar_BL, z_B)
+    rows = torch.arange(len(halves.offset_B), device=halves.offset_B.device)
+    return refined(vae, Prepared.cat([halves.prepared(part, keep=False) for part in torch.split(rows, GROUP)]))
+
+
+def loaded_groups(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Iterator[tuple[Tensor, Prepared]]:
+    """Yield groups of similar redshift: row numbers [G], and the spectra as ``load_spectra`` has them, with half bins.
+
+    Arguments and errors as there. A group's arrays fit a core's cache all the way from its native pixels.
+    """
+    halves = _Halves.of(vae, flux_BL, ivar_BL, z_B)
+    for rows in torch.split(torch.argsort(halves.offset_B, stable=True), GROUP):
+        group = halves.prepared(rows, keep=True)
+        yield rows, group.moved(vae.shifts(group))
+
+
+@dataclass
+class _Halves:
+    """Spectra summed in half bins on the network's device, and the offsets of their redshifts."""
+
+    pull_BH: Tensor
+    ivar_BH: Tensor
+    offset_B: Tensor
+
+    @classmethod
+    def of(cls, vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> _Halves:
+        device = vae.mean_R.device
+        flux, ivar, z = _tensor(flux_BL), _tensor(ivar_BL), _tensor(z_B)
+        if len(flux) != len(z):
+            raise ValueError(f"expected one redshift a spectrum, found {len(flux)} spectra and {len(z)} redshifts")
+        pull_BH, ivar_BH = torch.zeros((2, len(flux), N_FINE), device=device)
+        with torch.no_grad():
+            for start in range(0, max(len(flux), 1), GROUP):
+                rows = slice(start, start + GROUP)
+                here = (flux[rows].to(device, torch.float32), ivar[rows].to(device, torch.float32))
+                half_bins(here[0], here[1], (pull_BH[rows], ivar_BH[rows]))
+        return cls(pull_BH, ivar_BH, vae.grid.offset(z).to(device))
+
+    def prepared(self, rows: Tensor, *, keep: bool) -> Prepared:
+        """Return some spectra in whole bins, normalised; ``keep`` their half bins too."""
+        pull_BH, ivar_BH = self.pull_BH[rows], self.ivar_BH[rows]
+        made = prepare(*averaged(pull_BH, ivar_BH), self.offset_B[rows])
+        if not keep:
+            return made
+        scale_B1 = made.scale_B[:, None]
+        return replace(made, pull_BH=pull_BH.mul_(scale_B1), weight_BH=ivar_BH.mul_(scale_B1 * scale_B1))
 
 
 def refined(vae: VAE, spectra: Prepared) -> Prepared:
@@ -82,12 +119,17 @@ def fitted_groups(vae: VAE, spectra: Prepared) -> Iterator[tuple[Tensor, Prepare
     """
     for rows in torch.split(torch.argsort(spectra.offset_B, stable=True), GROUP):
         group = spectra.rows(rows)
-        window = vae.window(group)
-        latent_GD, _ = vae.encode(window)
-        model_GR = vae.decode(latent_GD, window.low, window.low + window.flux_BR.shape[1])
-        best_G = amplitude(window.flux_BR, vae.soft_window(window), model_GR)
-        model_GO = take(model_GR, group.offset_B - window.low, N_OBSERVED)
-        yield rows, group, latent_GD, model_GO.mul_(best_G[:, None])
+        yield rows, group, *fitted(vae, group)
+
+
+def fitted(vae: VAE, group: Prepared) -> tuple[Tensor, Tensor]:
+    """Return embeddings [G, D] and models [G, O] of spectra of similar redshift, see ``fitted_groups``."""
+    window = vae.window(group)
+    latent_GD, _ = vae.encode(window)
+    model_GR = vae.decode(latent_GD, window.low, window.low + window.flux_BR.shape[1])
+    best_G = amplitude(window.flux_BR, vae.soft_window(window), model_GR)
+    model_GO = take(model_GR, group.offset_B - window.low, N_OBSERVED)
+    return latent_GD, model_GO.mul_(best_G[:, None])
 
 
 def reconstruct(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> NDArray[np.float32]:

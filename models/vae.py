@@ -11,7 +11,9 @@ validation loss never fell below the linear model's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from models.rebin import place
 from models.redshift import Scan
 
 SCALE_BLOCK = 64  # bins of a block whose mean flux enters the normalisation
+EACH = 4  # bins that share a weight in the linear model's normal equations
 CLIP = 30.0  # departures beyond this many times the spectrum's scale are held there
 
 
@@ -37,30 +40,34 @@ class Prepared:
     scale_B: Tensor  # 1e-17 erg/s/cm²/Å
     offset_B: Tensor  # int64, rest-frame bin of the first observed bin
     slip_B: Tensor  # int64, bins by which offset_B was moved from the catalogued redshift's, see ``models.redshift``
+    pull_BH: Tensor | None = None  # Σ weight·flux in halves of the bins; kept for scoring only
+    weight_BH: Tensor | None = None  # Σ weight there
 
     def __len__(self) -> int:
         return len(self.scale_B)
 
     def rows(self, index: Tensor) -> Prepared:
         """Return the spectra at ``index``."""
-        return Prepared(*(part[index] for part in self._parts))
+        return Prepared(*self._each(lambda part: part[index]))
 
     def to(self, device: torch.device) -> Prepared:
         """Return the same on another device."""
-        return Prepared(*(part.to(device, non_blocking=True) for part in self._parts))
+        return Prepared(*self._each(lambda part: part.to(device, non_blocking=True)))
 
     def moved(self, shift_B: Tensor) -> Prepared:
         """Return the same at other redshifts: ``shift_B`` bins further on the rest-frame grid."""
         return replace(self, offset_B=self.offset_B + shift_B, slip_B=self.slip_B + shift_B)
 
-    @property
-    def _parts(self) -> tuple[Tensor, ...]:
-        return (self.flux_BO, self.weight_BO, self.scale_B, self.offset_B, self.slip_B)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> list[Any]:
+        known = (self.flux_BO, self.weight_BO, self.scale_B, self.offset_B, self.slip_B)
+        return [None if part is None else change(part) for part in (*known, self.pull_BH, self.weight_BH)]
 
     @classmethod
     def cat(cls, parts: list[Prepared]) -> Prepared:
         """Return all of ``parts`` as one."""
-        return cls(*(torch.cat(same) for same in zip(*(part._parts for part in parts), strict=True)))
+        together: Iterator[Any] = zip(*(part._each(lambda values: values) for part in parts), strict=True)
+        joined: list[Any] = [None if same[0] is None else torch.cat(same) for same in together]
+        return cls(*joined)
 
 
 def prepare(flux_BO: Tensor, ivar_BO: Tensor, offset_B: Tensor) -> Prepared:
@@ -95,7 +102,7 @@ class VAE(nn.Module):
     scatter_R: Tensor
     detail_RE: Tensor
     size_E: Tensor
-    pairs_RP: Tensor
+    pairs_CP: Tensor
     solved: Tensor
 
     def __init__(self, config: VAEConfig) -> None:
@@ -109,7 +116,9 @@ class VAE(nn.Module):
         self.register_buffer("detail_RE", torch.zeros(n_rest, DETAIL))
         self.register_buffer("size_E", torch.ones(DETAIL))
         self.register_buffer("solved", torch.tensor(False))  # whether the linear model has been set
-        self.register_buffer("pairs_RP", torch.zeros(n_rest, (latent + 1) * (latent + 2) // 2), persistent=False)
+        self.register_buffer(
+            "pairs_CP", torch.zeros(n_rest // EACH, (latent + 1) * (latent + 2) // 2), persistent=False
+        )
         self.enter = nn.Linear(2 * latent + DETAIL + n_rest // BLOCK, hidden)
         self.encode_1 = nn.Linear(hidden, hidden)
         self.encode_2 = nn.Linear(hidden, 2 * latent)
@@ -136,7 +145,7 @@ class VAE(nn.Module):
 
     def set_pairs(self) -> None:
         """Recompute what follows from mean and basis."""
-        self.pairs_RP.copy_(pairs(self.mean_R, self.basis_RD))
+        self.pairs_CP.copy_(pairs(self.mean_R, self.basis_RD, EACH))
         self._scan = Scan.of(self.mean_R, self.basis_RD, self.scatter_R)
 
     def shifts(self, spectra: Prepared) -> Tensor:
@@ -164,7 +173,13 @@ class VAE(nn.Module):
         mean_R, basis_RD = self.mean_R[span], self.basis_RD[span]
         with torch.no_grad(), torch.autocast(window.flux_BR.device.type, enabled=False):
             flux_BR = window.flux_BR.clamp(-CLIP, CLIP)
-            linear = posterior(flux_BR, self.soft_window(window), mean_R, basis_RD, self.pairs_RP[span])
+            linear = posterior(
+                flux_BR,
+                self.soft_window(window),
+                mean_R,
+                basis_RD,
+                self.pairs_CP[span.start // EACH : span.stop // EACH],
+            )
             level_B1 = linear.level_B[:, None]
             weight_BR = window.weight_BR * level_B1.square()
             known_BR = weight_BR / (weight_BR + 1.0)

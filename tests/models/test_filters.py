@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.filters import STRIDES, WIDTHS, ModelError, box_sums, centre_wavelengths, middle_bins, width_kms
+from models.filters import BOX_WIDTHS, STRIDES, WIDTHS, ModelError, box_sums, centre_wavelengths, middle_bins, width_kms
 from models.grid import N_OBSERVED, observed_wavelength
 
 
@@ -20,15 +20,15 @@ def test_a_wild_bin_spoils_only_its_own_boxes() -> None:
     assert (widest == WIDTHS[-1]).sum() == len(widest) - WIDTHS[-1] // STRIDES[-1]
 
 
-def test_widths_reach_from_one_bin_to_5000_kms() -> None:
-    speeds = width_kms(torch.arange(len(WIDTHS)))
-    assert speeds[0].item() == pytest.approx(138.06, abs=0.01)
+def test_widths_reach_from_a_resolution_element_to_5000_kms() -> None:
+    speeds = width_kms(torch.arange(len(BOX_WIDTHS)))
+    assert speeds[0].item() == pytest.approx(69.03, abs=0.01)
     assert speeds[-1].item() == pytest.approx(5000.0, rel=0.01)
 
 
 def test_centres_are_wavelengths_of_the_middle() -> None:
     assert [len(middle) for middle in middle_bins()] == [sums.shape[1] for sums in box_sums(torch.ones(1, N_OBSERVED))]
-    wavelength = centre_wavelengths(torch.tensor([[500]]), torch.tensor([[0]]))
+    wavelength = centre_wavelengths(torch.tensor([[500]]), torch.tensor([[BOX_WIDTHS.index(1)]]))
     assert wavelength.item() == pytest.approx(observed_wavelength()[500], abs=0.01)
 
 

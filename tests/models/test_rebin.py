@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.grid import N_NATIVE, N_OBSERVED, RestGrid, bin_of_pixel, native_wavelength, observed_wavelength
-from models.rebin import place, rebin, take, to_native
+from models.rebin import half_bins, place, rebin, take, to_half_bins, to_native
 
 
 def test_every_native_pixel_is_in_the_nearest_bin() -> None:
@@ -84,3 +84,21 @@ def test_interpolation_back_to_native_pixels_follows_a_line() -> None:
     straight = torch.as_tensor(observed_wavelength(), dtype=torch.float32)[None]
     native = to_native(straight)[0].numpy()
     np.testing.assert_allclose(native[3:-3], native_wavelength()[3:-3], atol=0.01)
+
+
+def test_half_bins_add_up_to_bins_and_lose_nothing() -> None:
+    rng = np.random.default_rng(8)
+    flux, ivar = (torch.tensor(rng.random((3, N_NATIVE)), dtype=torch.float32) for _ in range(2))
+    pull, weight = half_bins(flux, ivar)
+    torch.testing.assert_close(pull.sum(1), (flux * ivar).sum(1), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(weight.sum(1), ivar.sum(1), rtol=1e-5, atol=1e-3)
+    whole_flux, whole_ivar = rebin(flux, ivar)
+    torch.testing.assert_close(weight[:, 0::2] + weight[:, 1::2], whole_ivar)
+    assert torch.allclose((pull[:, 0::2] + pull[:, 1::2]) / whole_ivar, whole_flux, rtol=1e-5)
+
+
+def test_half_bins_follow_a_slope() -> None:
+    slope = torch.arange(float(N_OBSERVED))[None]
+    halves = to_half_bins(slope)[0]
+    expected = torch.arange(2 * N_OBSERVED) / 2 - 0.25
+    torch.testing.assert_close(halves[1:-1], expected[1:-1])

@@ -11,6 +11,7 @@ from models.detector import Detector
 from models.filters import ModelError
 from models.grid import BIN_KMS, N_NATIVE, native_wavelength, observed_wavelength
 from models.scores import score, wilson_hilferty
+from models.sky import Sky
 from models.trained import TrainedModel, reconstruct
 from models.vae import VAE
 from tests.models.synthetic import Quasars, make_quasars
@@ -128,7 +129,7 @@ def test_pure_noise_around_a_perfect_model_scores_as_noise() -> None:
     vae = VAE(VAEConfig(latent=4, hidden=32, z_max=1.0))
     vae.scatter_R.zero_()
     density = GaussianMixture.fit(torch.randn(500, 4, generator=torch.Generator().manual_seed(0)), seed=0, components=1)
-    model = TrainedModel(vae, density, ModelError.none(vae.grid.n_rest), Detector.none(), {}, [])
+    model = TrainedModel(vae, density, ModelError.none(vae.grid.n_rest), Sky.none(), Detector.none(), {}, [])
     rng = np.random.default_rng(5)
     ivar = np.full((400, N_NATIVE), 4.0, np.float32)
     flux = (3.0 + 0.5 * rng.standard_normal(ivar.shape)).astype(np.float32)
