@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks._anomaly_baselines import FITTED, LATENT_SAMPLE, SCORED, Bench, Scores, isolation
@@ -21,7 +22,7 @@ from benchmarks._anomaly_sky import Part
 from models import files
 from models.config import FitConfig, VAEConfig
 from models.fit import Examples, FitState, begin, finish, judge, train_segment, validate
-from models.scores import score
+from models.scores import features, score
 from models.trained import TrainedModel, load_spectra, refined
 from models.vae import VAE, Prepared
 from pipeline.injection.examples import KINDS, Sample, examples
@@ -31,7 +32,10 @@ from pipeline.training import HOSTS, departures_a_spectrum
 
 Table = dict[str, NDArray[Any]]
 
+Seen = list[tuple[torch.Tensor, torch.Tensor]]  # features and labels of examples
+
 OURS = "skysift"
+EXAMPLES = "examples.npz"  # what the detector learned from, beside the model
 SEGMENT = 16_384  # training spectra of a segment, as in ``pipeline.training``
 SCORE_BATCH = 512
 SAMPLE = 256  # spectra that departures are put into at a time
@@ -72,8 +76,14 @@ def model_of(bench: Bench, variant: Variant, redo: bool = False) -> TrainedModel
     home = bench.folder / "models" / variant.name
     if redo or not (home / "seconds.txt").is_file():
         started = time.perf_counter()
-        model = _fitted(bench, variant)
+        seen: Seen = []
+        model = _fitted(bench, variant, seen)
         files.save(model, home)
+        examples_N = {
+            "features": torch.cat([one[0] for one in seen]).numpy(),
+            "label": torch.cat([one[1] for one in seen]),
+        }
+        np.savez(home / EXAMPLES, **examples_N)
         (home / "seconds.txt").write_text(f"{time.perf_counter() - started:.1f}\n", encoding="utf-8")
     return files.load(home)
 
@@ -83,7 +93,7 @@ def seconds_of(bench: Bench, variant: Variant) -> float:
     return float((bench.folder / "models" / variant.name / "seconds.txt").read_text(encoding="utf-8"))
 
 
-def _fitted(bench: Bench, variant: Variant) -> TrainedModel:
+def _fitted(bench: Bench, variant: Variant, seen: Seen) -> TrainedModel:
     train = bench.part("train")
     n_train = len(train.flux)
     parts = max(1, -(-n_train // SEGMENT))
@@ -105,19 +115,21 @@ def _fitted(bench: Bench, variant: Variant) -> TrainedModel:
         if state.finished:
             break
     provenance = {"split": {}, "data_hash": variant.name, "n_train": n_train}
-    examples_ = partial(_examples, train, variant.fit.seed)
+    examples_ = partial(_examples, train, variant.fit.seed, seen)
     return finish(state, segment, judges, provenance, examples_, KINDS)
 
 
-def _examples(train: Part, seed: int, model: TrainedModel) -> Iterator[Examples]:
-    """What the detector learns from, as ``pipeline.training`` makes it."""
+def _examples(train: Part, seed: int, seen: Seen, model: TrainedModel) -> Iterator[Examples]:
+    """What the detector learns from, as ``pipeline.training`` makes it; its features and labels are noted down."""
     hosts = np.random.default_rng(seed).permutation(len(train.flux))[:HOSTS]
     samples = (
         Sample(np.array(train.flux[rows]), np.array(train.ivar[rows]), z, train.column("snr")[rows])
         for rows in np.split(np.sort(hosts), range(SAMPLE, len(hosts), SAMPLE))
         for z in [np.clip(train.column("z")[rows].astype(np.float64), 0.0, model.vae.config.z_max)]
     )
-    return examples(model, samples, departures_a_spectrum(len(hosts)), seed)
+    for one in examples(model, samples, departures_a_spectrum(len(hosts)), seed):
+        seen.append((features(model, *one[:3]).half(), one[3]))
+        yield one
 
 
 def _prepared(vae: VAE, part: Part, rows: NDArray[np.int64]) -> Prepared:
@@ -155,13 +167,20 @@ def _runs(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield order[start : start + SCORE_BATCH]
 
 
-def calibrated(bench: Bench, variant: Variant) -> tuple[Calibrated, dict[str, slice]]:
-    """Return the product's significance of all scored parts together, and where each part's rows are."""
-    tables = {name: raw_scores(bench, variant, name) for name in SCORED}
+def calibrated_tables(
+    bench: Bench, tables: dict[str, Table], leave: tuple[str, ...] = ()
+) -> tuple[Calibrated, dict[str, slice]]:
+    """Return the product's significance of all scored parts together, and where each part's rows are.
+
+    Args:
+        bench: the parts.
+        tables: part → raw scores.
+        leave: components to leave out.
+    """
     edges = np.cumsum([0] + [len(bench.part(name).flux) for name in SCORED]).tolist()
     where = {name: slice(*edges[index : index + 2]) for index, name in enumerate(SCORED)}
     parts = [components(tables[name]) for name in SCORED]
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key not in leave}
     z, snr = (np.concatenate([bench.part(name).column(key) for name in SCORED]).astype(np.float64)
               for key in ("z", "snr"))  # fmt: skip
     calibration = np.arange(edges[-1]) < edges[1]
@@ -184,7 +203,7 @@ def made(bench: Bench, variant: Variant, only: tuple[str, ...] = ()) -> Scores:
 
 def scores(bench: Bench, variant: Variant) -> Scores:
     """Return a variant's anomaly scores of all scored parts; its p-values are kept beside them."""
-    done, where = calibrated(bench, variant)
+    done, where = calibrated_tables(bench, {name: raw_scores(bench, variant, name) for name in SCORED})
     home = bench.folder / "raw" / variant.name
     kept = {key: getattr(done, key) for key in ("anomaly_score", "p_value", "extrapolated")}
     kept |= {f"component {name}": values for name, values in done.components.items()}

@@ -32,11 +32,13 @@ from benchmarks._anomaly_latents import leaks
 from benchmarks._anomaly_metrics import jaccard
 from benchmarks._anomaly_ours import OURS, Variant
 from benchmarks._anomaly_report import Found, as_csv, page
+from benchmarks._anomaly_unseen import unseen, without_detector
 from benchmarks._anomaly_verdicts import Judgement, judgement
 from benchmarks._anomaly_yardstick import yardstick
 
 SEED = 20_261_120  # of the simulated survey; development used others
 RESULTS = Path(__file__).parent / "results"
+WITHOUT, UNSEEN = "skysift without its detector", "skysift, class unseen by its detector"
 SPENDER, SPENDER_NEAR, FOREST = "spender, χ²", "spender, χ² among neighbours", "skysift embedding, isolation forest"
 TOP = 0.01
 
@@ -97,6 +99,9 @@ def run(options: Options) -> Found:
         mine[variant.name] = do(variant.name, lambda variant=variant: ours.made(bench, variant, options.only))
     notes = [f"Our fit took {ours.seconds_of(bench, main_one):.0f} s."]
     do(FOREST, lambda: ours.forest(bench, main_one))
+    apart = (WITHOUT, UNSEEN)
+    do(WITHOUT, lambda: without_detector(bench, main_one))
+    do(UNSEEN, lambda: unseen(bench, main_one))
     for method in options.methods:
         do(method, lambda method=method: baselines.METHODS[method](bench))
     if options.spender:
@@ -112,12 +117,13 @@ def run(options: Options) -> Found:
         leak = leaks(ours.model_of(bench, main_one), options.seed)
     with _stage("p-values and false discoveries"):
         honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
-    rivals = [one for name, one in judged.items() if name not in mine]
+    rivals = [one for name, one in judged.items() if name not in mine and name not in apart]
     product = judged[main_one.name]
     for other in judged.values():
         other.rows += paired(product, other) if other is not product else []
+    variants = [judged[name] for name in (*apart, *(one.name for one in others))]
     return Found(
-        product, rivals, [judged[one.name] for one in others], seconds, duels(product, rivals), *honest,
+        product, rivals, variants, seconds, duels(product, rivals), *honest,
         _stability(mine), reconstruction(bench, fits), leak, notes,
         _judgement(bench, main_one, options, stick),
     )  # fmt: skip

@@ -78,7 +78,7 @@ def _say_injected(model_id: str, done: EvaluateSummary) -> None:
         band = f"{row['sigma_low']:g}–{row['sigma_high']:g}σ" if banded else "5–50σ"
         what = "untouched" if row["kind"] == "control" else f"{row['kind']}, {band}"
         share = f"{100 * row['completeness']:5.1f}% ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-        click.echo(f"            {what:<18} {row['threshold']:<8} {share} of {row['n']:,}")
+        click.echo(f"            {what:<18} {row['threshold']:<12} {share} of {row['n']:,}")
     if done.missed:
         lost = ", ".join(f"{count} {name}" for name, count in done.missed.items())
         click.echo(f"            left out, as no spectrum tried is bright enough to show them so strongly: {lost}")
@@ -92,4 +92,4 @@ def _say_known(path: str, one: Found) -> None:
     )
     for threshold, recovered in one.objects.recovered.items():
         if here:
-            click.echo(f"            {threshold:<9} {100 * recovered.mean():5.1f}% of {here:,}")
+            click.echo(f"            {threshold:<12} {100 * recovered.mean():5.1f}% of {here:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +24,9 @@ LIMITS: Final = {"p<0.01": 0.01, "p<0.001": 0.001}  # thresholds of the p-value
 FALSE_DISCOVERY: Final = 0.1
 BY_DISCOVERY: Final = f"q<{FALSE_DISCOVERY:g}"
 TOPS: Final = {"top 0.1%": 0.001, "top 1%": 0.01, "top 10%": 0.1}  # shares of the ranks, for known objects
-THRESHOLDS: Final = (*LIMITS, BY_DISCOVERY, *TOPS)
+BLIND: Final = "blind p<0.01"  # by what no injection taught: what an unknown class can count on
+UNLEARNED: Final = frozenset({"global_score", "local_emission", "local_absorption", "density"})
+THRESHOLDS: Final = (*LIMITS, BY_DISCOVERY, BLIND, *TOPS)
 DRIFT: Final = 1e-3  # largest difference of ln p between a stored calibration and the same made again
 
 
@@ -68,35 +71,45 @@ def p_values(survey: Survey, injected: pa.Table) -> Floats:
     Raises:
         RunError: they do not: the stored calibration is another one.
     """
+    p_value = _calibrated(survey, injected, survey.components)
     n = int(survey.held_out.sum())
-    columns = {
-        name: np.concatenate([survey.column(name)[survey.held_out], np.asarray(injected[name].to_numpy(), np.float64)])
-        for name in (*survey.components, "z", "snr")
-    }
-    calibration = np.arange(len(columns["z"])) < n
-    key = np.arange(len(calibration))
-    done = calibrate_scores(
-        {name: columns[name] for name in survey.components}, columns["z"], columns["snr"], calibration, key
-    )
     with np.errstate(divide="ignore"):
-        drift = np.abs(np.log(done.p_value[:n]) - np.log(survey.column("p_value")[survey.held_out]))
+        drift = np.abs(np.log(p_value[:n]) - np.log(survey.column("p_value")[survey.held_out]))
     if np.nanmax(drift, initial=0.0) > DRIFT:
         raise RunError(
             f"{int((drift > DRIFT).sum())} of {n} calibration spectra have other p-values than their scores give: run "
             "`skysift calibrate` first"
         )
-    return np.asarray(done.p_value[n:])
+    return p_value[n:]
+
+
+def blind_p_values(survey: Survey, injected: pa.Table) -> Floats:
+    """Return the p-values [N] that ``UNLEARNED`` components alone would have given injected spectra."""
+    names = tuple(name for name in survey.components if name in UNLEARNED)
+    return _calibrated(survey, injected, names)[int(survey.held_out.sum()) :]
+
+
+def _calibrated(survey: Survey, injected: pa.Table, names: Sequence[str]) -> Floats:
+    """P-values of the held-out spectra and then of the injected ones."""
+    columns = {
+        name: np.concatenate([survey.column(name)[survey.held_out], np.asarray(injected[name].to_numpy(), np.float64)])
+        for name in (*names, "z", "snr")
+    }
+    key = np.arange(len(columns["z"]))
+    calibration = key < survey.held_out.sum()
+    components = {name: columns[name] for name in names}
+    return np.asarray(calibrate_scores(components, columns["z"], columns["snr"], calibration, key).p_value)
 
 
 def injected_objects(survey: Survey, injected: pa.Table) -> Objects:
-    """Return injected spectra (class, significance, snr, z, p_value) as objects to count."""
+    """Return injected spectra (class, significance, snr, z, p_value, p_blind) as objects to count."""
     label = np.array(injected["class"].to_pylist())
     kind = np.where(np.isin(label, ARTEFACT), "artefact", np.where(label == CONTROL, "control", "physical"))
-    numbers = {
-        name: np.asarray(injected[name].to_numpy(), np.float64) for name in ("significance", "snr", "z", "p_value")
-    }
+    names = ("significance", "snr", "z", "p_value", "p_blind")
+    numbers = {name: np.asarray(injected[name].to_numpy(), np.float64) for name in names}
     significance = np.where(label == CONTROL, np.nan, numbers["significance"])
-    return Objects(label, kind, significance, numbers["snr"], numbers["z"], survey.recovered(numbers["p_value"]))
+    recovered = survey.recovered(numbers["p_value"]) | {BLIND: numbers["p_blind"] < 0.01}
+    return Objects(label, kind, significance, numbers["snr"], numbers["z"], recovered)
 
 
 @dataclass(frozen=True)

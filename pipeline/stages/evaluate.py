@@ -22,7 +22,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.injection.completeness import tabulate
 from pipeline.injection.departures import KINDS
 from pipeline.injection.plan import Unit, Want, units, wants
-from pipeline.injection.recovery import Found, Survey, find_known, injected_objects, p_values
+from pipeline.injection.recovery import Found, Survey, blind_p_values, find_known, injected_objects, p_values
 from pipeline.modelstore import load_model
 from pipeline.progress import progress
 from pipeline.session import Session
@@ -165,6 +165,7 @@ def evaluate(session: Session, model_id: str, survey: Survey, classes: Sequence[
     whole = done.filter(done["spectrum_id"].is_valid())
     lost = done.filter(done["spectrum_id"].is_null())["class"].to_pylist()
     whole = whole.append_column("p_value", pa.array(p_values(survey, whole)))
+    whole = whole.append_column("p_blind", pa.array(blind_p_values(survey, whole)))
     pooled = tuple(kind for kind, names in KINDS.items() if set(names) <= set(classes))
     table = tabulate(injected_objects(survey, whole), pooled=pooled)
     replace_completeness(session.conn, session.config.run, model_id, table, seed=seed)

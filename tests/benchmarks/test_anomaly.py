@@ -13,14 +13,17 @@ from benchmarks import _anomaly_calibration as calibration
 from benchmarks import _anomaly_evaluation as evaluation
 from benchmarks import _anomaly_latents as latents
 from benchmarks import _anomaly_metrics as metrics
+from benchmarks import _anomaly_ours as ours
 from benchmarks import _anomaly_sky as sky
 from benchmarks import _anomaly_yardstick as yardstick
 from benchmarks._anomaly_baselines import REFERENCE, Bench
 from benchmarks._anomaly_ours import Variant
 from benchmarks._anomaly_report import as_csv, page
 from benchmarks._anomaly_sky import TRAPS, Sizes
-from benchmarks.anomaly import Options, run
+from benchmarks._anomaly_unseen import GROUPS
+from benchmarks.anomaly import UNSEEN, WITHOUT, Options, run
 from models.config import VAEConfig
+from pipeline.injection.departures import CLASSES
 
 TINY = Sizes(train=768, validate=192, calibrate=512, normals=512, injected=1, traps=1)  # in blocks
 BLOCK = 32
@@ -37,11 +40,13 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sky, "BLOCK", BLOCK)
     monkeypatch.setattr(yardstick, "QUASARS", 256)
     monkeypatch.setattr(latents, "OBJECTS", 40)
+    monkeypatch.setattr(ours, "HOSTS", 256)
+    monkeypatch.setattr(ours, "departures_a_spectrum", lambda hosts: 1.0)
     options = Options(tmp_path, TINY, 5, jobs=1, seeds=0, methods=CHEAP, spender=False, verdicts=False, draws=2,
                       settings="latent=4,segments=1")  # fmt: skip
     found = run(options)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    methods = {"skysift", "skysift embedding, isolation forest", "PCA-4, χ²", *CHEAP}
+    methods = {"skysift", WITHOUT, UNSEEN, "skysift embedding, isolation forest", "PCA-4, χ²", *CHEAP}
     assert {row["method"] for row in rows} == methods
     for method in methods:
         mine = [row for row in rows if row["method"] == method]
@@ -53,6 +58,10 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
     kept = (tmp_path / "scores" / REFERENCE / "normals.npy").stat().st_mtime_ns
     Bench(tmp_path).kept(REFERENCE, lambda: pytest.fail("made twice"))
     assert (tmp_path / "scores" / REFERENCE / "normals.npy").stat().st_mtime_ns == kept
+
+
+def test_every_class_is_left_out_once() -> None:
+    assert sorted(name for group in GROUPS for name in group) == sorted(CLASSES)
 
 
 def test_variants_set_fields_of_either_configuration_and_refuse_others() -> None:

@@ -10,7 +10,15 @@ import pytest
 
 from pipeline.catalog.known import Known
 from pipeline.errors import RunError
-from pipeline.injection.recovery import BY_DISCOVERY, Survey, find_known, injected_objects, p_values
+from pipeline.injection.recovery import (
+    BLIND,
+    BY_DISCOVERY,
+    Survey,
+    blind_p_values,
+    find_known,
+    injected_objects,
+    p_values,
+)
 from pipeline.significance import calibrate_scores
 
 N = 1000
@@ -71,14 +79,26 @@ def test_the_false_discovery_threshold_is_that_of_one_more_spectrum(survey: Surv
 
 
 def test_kinds_and_thresholds_of_injected_spectra(survey: Survey) -> None:
-    table = pa.table({"class": ["reddened", "dip_4400", "none"], "significance": [9.0, 20.0, 0.0],
-                      "snr": [1.0, 2.0, 3.0], "z": [1.0, 2.0, 3.0], "p_value": [5e-3, 5e-4, 0.4]})  # fmt: skip
+    columns = {"class": ["reddened", "dip_4400", "none"], "significance": [9.0, 20.0, 0.0], "snr": [1.0, 2.0, 3.0]}
+    columns |= {"z": [1.0, 2.0, 3.0], "p_value": [5e-3, 5e-4, 0.4], "p_blind": [0.3, 1e-3, 0.5]}
+    table = pa.table(columns)
     found = injected_objects(survey, table)
     assert found.kind.tolist() == ["physical", "artefact", "control"]
     assert np.isnan(found.significance[2])
     assert found.recovered["p<0.01"].tolist() == [True, True, False]
     assert found.recovered["p<0.001"].tolist() == [False, True, False]
+    assert found.recovered[BLIND].tolist() == [False, True, False]
     assert BY_DISCOVERY == "q<0.1"
+
+
+def test_blind_p_values_leave_out_what_was_learned(survey: Survey) -> None:
+    learned = np.random.default_rng(0).normal(0, 1, N)
+    learned[-40:-10] += 60
+    both = replace(survey, table=survey.table.append_column("detection", pa.array(learned)),
+                   components=(*COMPONENTS, "detection"))  # fmt: skip
+    rows = np.arange(N - 40, N)
+    injected = both.table.take(pa.array(rows)).select(["z", "snr", *both.components])
+    np.testing.assert_allclose(blind_p_values(both, injected), survey.column("p_value")[rows], rtol=1e-6)
 
 
 def known(**changes: object) -> Known:
