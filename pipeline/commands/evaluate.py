@@ -35,6 +35,7 @@ def evaluate(
     catalog's known objects are looked up as they are; -n 0 does only that.
     """
     from pipeline.injection.departures import checked_classes
+    from pipeline.report.data import find_run
     from pipeline.session import opened
     from pipeline.stages import evaluate as stage
     from pipeline.stores import registry, runs
@@ -43,6 +44,7 @@ def evaluate(
     if not per_class and not catalogs:
         raise click.UsageError("nothing to do: give injections a class (-n) or a catalog (--catalog)")
     with opened(config) as session, runs.run_lock(session.conn, config.run):
+        find_run(session.conn, config.run)
         model_id = registry.find_model(session.conn, model).model_id
         survey = stage.read_survey(session, model_id)
         done = stage.evaluate(session, model_id, survey, chosen, per_class, seed) if per_class else None

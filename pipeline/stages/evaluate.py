@@ -159,9 +159,11 @@ def evaluate(session: Session, model_id: str, survey: Survey, classes: Sequence[
     """
     start = time.monotonic()
     load_model(session.objects, model_id)  # a bad one is named here, not by a dead actor
+    p_values(survey, survey.table.slice(0, 0))  # and a stale calibration before the work
     held_out = survey.table.filter(pa.array(survey.held_out))
     work = units(held_out, wants(classes, per_class, seed), seed)
     done = pa.concat_tables(list(_injected(session, model_id, work, seed)))
+    done = done.sort_by([(name, "ascending") for name in ("class", "significance", "spectrum_id")])
     whole = done.filter(done["spectrum_id"].is_valid())
     lost = done.filter(done["spectrum_id"].is_null())["class"].to_pylist()
     whole = whole.append_column("p_value", pa.array(p_values(survey, whole)))

@@ -55,6 +55,10 @@ def test_a_spectrum_of_the_survey_gets_its_own_p_value(survey: Survey) -> None:
     np.testing.assert_allclose(p_values(survey, as_injected(survey, rows)), survey.column("p_value")[rows], rtol=1e-6)
 
 
+def test_a_calibration_can_be_checked_by_itself(survey: Survey) -> None:
+    assert len(p_values(survey, survey.table.slice(0, 0))) == 0
+
+
 def test_how_many_are_injected_changes_nothing(survey: Survey) -> None:
     few, many = (p_values(survey, as_injected(survey, np.arange(N - n, N))) for n in (5, 400))
     np.testing.assert_allclose(few, many[-5:], rtol=1e-9)

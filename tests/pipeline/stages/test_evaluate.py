@@ -132,6 +132,7 @@ def test_what_is_missing_is_said_in_one_line(clone: Callable[[], Finished], tmp_
     for arguments, code, message in (
         (("--class", "odd_lines"), 2, "there is no class odd_lines to inject; did you mean odd_line?"),
         (("-n", "0"), 2, "nothing to do"),
+        (("--run", "other"), 5, "there is no run other: known runs: default"),
     ):
         said = skysift("evaluate", "--workspace", run.workspace, *arguments, expect=code)
         assert message in said
