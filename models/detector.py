@@ -19,6 +19,7 @@ BATCH = 256
 PEAK_RATE = 2e-3
 WEIGHT_DECAY = 2e-2
 SMOOTHING = 0.01  # of the labels
+STRATA = 20  # of loudness, in which they are sought
 HELD = 8.0  # σ of a feature, beyond which it counts no further
 DOUBTED = 0.02  # share of the ordinary examples, the most suspicious ones, that the second fit leaves out
 LOWEST = -30.0  # log odds where nothing has been learned
@@ -33,16 +34,18 @@ class Kind:
 
 
 class Detector(nn.Module):
-    """Log odds of kinds of departure against none; without kinds, none is ever found."""
+    """Log likelihood ratios of kinds of departure against none; without kinds, none is ever found."""
 
     centre_F: Tensor
     scale_F: Tensor
+    prior_C: Tensor  # log odds of the kinds among the examples
 
     def __init__(self, kinds: tuple[Kind, ...], n_features: int) -> None:
         super().__init__()
         self.kinds = kinds
         self.register_buffer("centre_F", torch.zeros(n_features))
         self.register_buffer("scale_F", torch.ones(n_features))
+        self.register_buffer("prior_C", torch.zeros(len(kinds)))
         self.net = nn.Sequential()
         if kinds:
             self.net.extend(_layers(n_features, 1 + len(kinds)))
@@ -53,11 +56,11 @@ class Detector(nn.Module):
         return cls((), 0)
 
     def log_odds(self, features_NF: Tensor) -> Tensor:
-        """Return each kind's log odds against an ordinary spectrum, [N, C]."""
+        """Return each kind's log likelihood ratio against an ordinary spectrum, [N, C]: odds at equal shares."""
         if not self.kinds:
             return features_NF.new_zeros(len(features_NF), 0)
         logits = self(features_NF)
-        odds: Tensor = logits[:, 1:] - logits[:, :1]
+        odds: Tensor = logits[:, 1:] - logits[:, :1] - self.prior_C
         return odds
 
     def forward(self, features_NF: Tensor) -> Tensor:
@@ -66,15 +69,18 @@ class Detector(nn.Module):
         return logits
 
     def family(self, odds_NC: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Return a family's joint log odds [N] and its best kind's index among all kinds [N] (−1 without any)."""
+        """Return a family's log odds at equal shares [N], and its best kind's index among all [N], −1 without any."""
         members = [index for index, kind in enumerate(self.kinds) if name in ("", kind.family)]
         if not members:
             return odds_NC.new_full((len(odds_NC),), LOWEST), torch.full((len(odds_NC),), -1, device=odds_NC.device)
         own = odds_NC[:, members]
-        return torch.logsumexp(own, 1), torch.tensor(members, device=odds_NC.device)[own.argmax(1)]
+        joint = torch.logsumexp(own, 1) - math.log(len(members))
+        return joint, torch.tensor(members, device=odds_NC.device)[own.argmax(1)]
 
     @classmethod
-    def fit(cls, features_NF: Tensor, label_N: Tensor, kinds: tuple[Kind, ...], seed: int) -> Detector:
+    def fit(
+        cls, features_NF: Tensor, label_N: Tensor, loudness_N: Tensor, kinds: tuple[Kind, ...], seed: int
+    ) -> Detector:
         """Fit to examples, twice: the second time without the ordinary ones that the first finds most suspicious.
 
         A survey's own spectra stand for ordinary ones, and a few of them are not.
@@ -82,14 +88,14 @@ class Detector(nn.Module):
         Args:
             features_NF: of ``models.features``, any floating type.
             label_N: 0 for an ordinary spectrum, else 1 + index of its kind.
+            loudness_N: their S/N or the like; ordinary ones are doubted beside others as loud.
             kinds: what the labels mean.
             seed: of weights, order and dropout.
         """
         first = cls._fitted(features_NF, label_N, kinds, seed)
-        ordinary = label_N == 0
         total_N = first.family(first._all_odds(features_NF), "")[0]
-        doubted = ordinary & (total_N > torch.quantile(total_N[ordinary], 1.0 - DOUBTED))
-        return cls._fitted(features_NF[~doubted], label_N[~doubted], kinds, seed)
+        kept = ~_doubted(total_N, label_N == 0, loudness_N)
+        return cls._fitted(features_NF[kept], label_N[kept], kinds, seed)
 
     @classmethod
     def _fitted(cls, features_NF: Tensor, label_N: Tensor, kinds: tuple[Kind, ...], seed: int) -> Detector:
@@ -98,6 +104,8 @@ class Detector(nn.Module):
             detector = cls(kinds, features_NF.shape[1]).to(features_NF.device)
             detector.centre_F.copy_(features_NF.float().mean(0))
             detector.scale_F.copy_(features_NF.float().std(0).clamp(min=1e-3))
+            count_K = torch.bincount(label_N, minlength=1 + len(kinds)).clamp(min=1).log()
+            detector.prior_C.copy_(count_K[1:] - count_K[0])
             optimizer = torch.optim.AdamW(detector.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
             per_epoch = max(1, math.ceil(len(label_N) / BATCH))
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=EPOCHS * per_epoch + 1)
@@ -122,3 +130,17 @@ def _layers(n_features: int, n_out: int) -> list[nn.Module]:
     for wide, narrow, drop in zip(sizes[:-1], HIDDEN, DROPOUT, strict=True):
         layers += [nn.Linear(wide, narrow), nn.SiLU(), nn.Dropout(drop)]
     return [*layers, nn.Linear(sizes[-1], n_out)]
+
+
+def _doubted(total_N: Tensor, ordinary_N: Tensor, loudness_N: Tensor) -> Tensor:
+    """Return which ordinary examples are the most suspicious of those as loud, bool [N].
+
+    Over all of them they would be the loudest, in which every model's errors show.
+    """
+    rows = torch.nonzero(ordinary_N)[:, 0]
+    doubted_N = torch.zeros_like(ordinary_N)
+    for some in torch.argsort(loudness_N[rows], stable=True).tensor_split(STRATA):
+        alike = rows[some]
+        most = round(DOUBTED * len(alike))
+        doubted_N[alike[torch.argsort(total_N[alike], stable=True)[len(alike) - most :]]] = True
+    return doubted_N

@@ -15,6 +15,7 @@ from models.vae import CLIP, Prepared
 
 FINE = 8  # bins of an observed-frame block
 TINY = 1e-20
+LOUDNESS = -6  # column of the whole spectrum's S/N, counted from the end
 
 
 def compressed(values: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def _pairs_of(fine: Tensor) -> Tensor:
 def context_features(
     spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor, n_bins_B: Tensor
 ) -> Tensor:
-    """Return what the whole spectrum tells, [B, 8]."""
+    """Return what the whole spectrum tells, [B, 8]; these are the last of the features."""
     known_B = n_bins_B.clamp(min=1).to(chi2_B.dtype)
     signal_B = (spectra.weight_BO * spectra.flux_BO).sum(1) * spectra.weight_BO.sum(1).clamp(min=TINY).rsqrt()
     return torch.stack(

@@ -16,6 +16,7 @@ from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
 from models.density import GaussianMixture
 from models.detector import Detector, Kind
+from models.features import LOUDNESS
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
@@ -275,13 +276,14 @@ def finish(
 
 def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind, ...], seed: int) -> None:
     """Give a model its sky, from the first examples, and its detector, from all of them."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple[Tensor, ...]] = []
     for flux, ivar, z, label_N in examples:
         if not seen:
             model.sky = Sky.of(half_bins(torch.as_tensor(flux), torch.as_tensor(ivar))[1])
-        seen.append((features(model, flux, ivar, z).half(), label_N))
-    features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
-    model.detector = Detector.fit(features_NF, label_N, kinds, seed)
+        features_BF = features(model, flux, ivar, z).half()
+        seen.append((features_BF, label_N, features_BF[:, LOUDNESS].float()))
+    features_NF, label_N, loudness_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    model.detector = Detector.fit(features_NF, label_N, loudness_N, kinds, seed)
 
 
 def _schedule(done: float) -> float:

@@ -237,8 +237,8 @@ def _examples(plan: Plan, objects: ObjectStore, worker: Worker, model: TrainedMo
 
 
 def departures_a_spectrum(hosts: int) -> float:
-    """Return how many departures each of so many spectra takes: one, or more where there would be few of a kind."""
-    return min(max(1.0, FEWEST_A_KIND * len(KINDS) / max(hosts, 1)), MOST_A_SPECTRUM)
+    """Return how many departures each of so many spectra takes: two, or more where there would be few of a kind."""
+    return min(max(2.0, FEWEST_A_KIND * len(KINDS) / max(hosts, 1)), MOST_A_SPECTRUM)
 
 
 def _samples(plan: Plan, objects: ObjectStore, model: TrainedModel, shards: Sequence[ShardCount]) -> Iterator[Sample]:
