@@ -36,7 +36,7 @@ WEIGHTS = {  # of the evidence beside a detector; components without any are cal
 DOUBTFUL = 0.3  # probability of being an anomaly from which a calibration spectrum shapes no distribution
 MOST_ANOMALOUS = 0.3  # share of the survey that anomalies can be
 DOUBT_ROUNDS = 200
-TRUST = 0.65  # in the detector's log odds, which are surer than they may be
+TRUST = 0.7  # in the detector's log odds, which are surer than they may be
 
 
 @dataclass(frozen=True)
