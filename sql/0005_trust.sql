@@ -13,11 +13,9 @@ ALTER TABLE scores
     ADD COLUMN slip                 real,
     ADD COLUMN blend                real,
     ADD COLUMN blend_kind           text,
-    ADD COLUMN blend_z              real,
     ADD COLUMN instrument           real,
     ADD COLUMN instrument_kind      text,
     ADD COLUMN redshift_gain        real,
-    ADD COLUMN redshift_other       real,
     ADD COLUMN windows              real[],
     ADD COLUMN features             real[],
     ADD COLUMN q_value              double precision,
@@ -37,11 +35,9 @@ COMMENT ON COLUMN scores.detection IS 'Log odds of any known kind of departure a
 COMMENT ON COLUMN scores.slip IS 'By how much the catalogued redshift is too high for the model to fit best, km/s';
 COMMENT ON COLUMN scores.blend IS 'Log odds of a second light source on the fiber, or another one altogether (star, galaxy, second quasar, supernova), nat';
 COMMENT ON COLUMN scores.blend_kind IS 'The likeliest such source';
-COMMENT ON COLUMN scores.blend_z IS 'Its redshift';
 COMMENT ON COLUMN scores.instrument IS 'Log odds of an instrumental fault, nat';
 COMMENT ON COLUMN scores.instrument_kind IS 'The likeliest such fault';
 COMMENT ON COLUMN scores.redshift_gain IS 'Log odds of a wrong redshift, nat';
-COMMENT ON COLUMN scores.redshift_other IS 'That redshift';
 COMMENT ON COLUMN scores.windows IS 'The five strongest windows of the residual that do not overlap, three numbers each: sigma (negative: absorption; 0: no more windows), centre (observed vacuum wavelength, Å), width (km/s)';
 COMMENT ON COLUMN scores.features IS 'What the verdict is made from (pipeline.verdicts.features.FEATURES, in that order); null for spectra that are not suspicious';
 COMMENT ON COLUMN scores.q_value IS 'False discovery rate of a list that ends with this spectrum, over the whole survey; null until calibrated';
@@ -66,7 +62,7 @@ SELECT spectrum_id, targetid, coadd, survey, program, healpix, ra, dec, z, snr,
        density, n_pixels, in_training, ebv, zerr, zwarn, quality, model_id,
        q_value, verdict, artefact_probability, explanation, why,
        detection_surprise, blend_surprise, instrument_surprise, redshift_surprise,
-       detection, slip, blend, blend_kind, blend_z, instrument, instrument_kind, redshift_gain, redshift_other,
+       detection, slip, blend, blend_kind, instrument, instrument_kind, redshift_gain,
        windows, disagreement, fiber, night
 FROM scores JOIN spectra USING (spectrum_id)
 WHERE model_id = (SELECT model_id FROM promotion);

@@ -23,11 +23,7 @@ COMPONENTS = {
 }
 IN_SIGMA = ("emission", "absorption", "global")
 LOCAL = 5.0  # σ from which a window is worth a close-up, whatever drove the score
-_SOURCE = {
-    "blend": ("blend_kind", "blend_z"),
-    "instrument": ("instrument_kind", ""),
-    "redshift": ("", "redshift_other"),
-}
+_SOURCE = {"blend": "blend_kind", "instrument": "instrument_kind"}
 
 _NORMAL = 0.1  # p-value above which a spectrum is called ordinary
 _SEED = 1
@@ -85,15 +81,13 @@ def _reason(row: dict[str, Any]) -> Reason | None:
         return None
     kind = max(known, key=lambda one: float(known[one]))
     wavelength, width = (_number(row.get(f"{kind}_{what}")) for what in ("wavelength", "width"))
-    template, z = _SOURCE.get(kind, ("", ""))
     return Reason(
         kind,
         _number(row[COMPONENTS[kind][0]]),
         wavelength,
         width,
         chi2_reduced=_number(row["chi2_reduced"]),
-        template=row.get(template) or "",
-        z=_number(row.get(z)),
+        template=row.get(_SOURCE.get(kind, "")) or "",
     )
 
 

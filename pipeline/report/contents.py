@@ -99,7 +99,6 @@ class Reason:
     width: float = float("nan")  # km/s
     chi2_reduced: float = float("nan")
     template: str = ""  # what a second source, or a fault of the instrument, looks like
-    z: float = float("nan")  # of the second source, or the better redshift
 
     @property
     def local(self) -> bool:

@@ -19,13 +19,11 @@ def words(reason: Reason, z: float) -> str:
         chi2 = "" if math.isnan(reason.chi2_reduced) else f" (χ² {reason.chi2_reduced:.2f} a bin)"
         return f"poor fit all along{chi2}, {reason.strength:.1f}σ"
     if reason.kind == "blend":
-        at = "" if math.isnan(reason.z) else f" at z {reason.z:.3f}"
-        return f"a second light source{_like(reason)}{at}, log odds {reason.strength:.1f}"
+        return f"a second light source{_like(reason)}, log odds {reason.strength:.1f}"
     if reason.kind == "instrument":
         return f"a fault of the instrument{_like(reason)}, log odds {reason.strength:.1f}"
     if reason.kind == "redshift":
-        at = "" if math.isnan(reason.z) else f", z {reason.z:.3f}"
-        return f"another redshift fits better{at}, log odds {reason.strength:.1f}"
+        return f"another redshift fits better, log odds {reason.strength:.1f}"
     if reason.kind == "detection":
         return f"like departures put into spectra for training, log odds {reason.strength:.1f}"
     return f"a rare combination of features (−ln density {reason.strength:.1f})"

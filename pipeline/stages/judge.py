@@ -19,8 +19,8 @@ from pipeline.stores import catalog
 
 _PLACES = ("spectrum_id", "shard", "row_group", "row")
 _KNOWN = (
-    "targetid", "z", "snr", "windows", "fiber", "night", "chi2_reduced", "blend_kind", "blend_z", "instrument_kind",
-    "redshift_other", "emission_wavelength", "emission_width", "absorption_wavelength", "absorption_width",
+    "targetid", "z", "snr", "windows", "fiber", "night", "chi2_reduced", "blend_kind", "instrument_kind",
+    "emission_wavelength", "emission_width", "absorption_wavelength", "absorption_width",
 )  # fmt: skip
 _SCHEMA = pa.schema(
     [

@@ -45,7 +45,7 @@ class Case:
     surprises: dict[str, float]  # −ln p by driver
     chi2_reduced: float
     features: NDArray[np.float32] | None
-    blend: tuple[str, float, float]  # kind of second source, log odds, redshift
+    blend: tuple[str, float]  # kind of second source, log odds
     instrument: tuple[str, float]  # kind of fault, log odds
     redshift: tuple[float, float]  # the other one, log odds
     cluster: dict[str, Any] | None
@@ -184,24 +184,20 @@ def _confusion(z: float, other: float) -> str:
 
 
 def _source(case: Case) -> str:
-    name, odds, z = case.blend
+    name, odds = case.blend
     best = max(STARS, key=case.sigma_of)
     strength = case.sigma_of(best)
     if odds > LIKELY and name in LIGHTS:
-        return f"{LIGHTS[name]}{_redshifted(z)} ({_odds(odds)})."
+        return f"{LIGHTS[name]} ({_odds(odds)})."
     if strength > max(3.0, 0.7 * case.sigma_of("galaxy_lines")):
         return f"looks like {STARS[best]}, alone or with the quasar: its absorption at z = 0 ({_sigma(strength)})."
     return "another source's light with the quasar's, a star or a galaxy."
 
 
-def _redshifted(z: float) -> str:
-    return f", at z = {z:.2f}" if math.isfinite(z) and z > 0.01 else ""
-
-
 def _physical(case: Case) -> str:
-    name, odds, z = case.blend
+    name, odds = case.blend
     if case.driver == "blend" and odds > LIKELY and name in LIGHTS:
-        return f"{LIGHTS[name]}{_redshifted(z)} ({_odds(odds)})."
+        return f"{LIGHTS[name]} ({_odds(odds)})."
     if case.driver == "redshift" and case.redshift[1] > LIKELY:
         return f"its lines fit z = {case.z:.2f} badly, and no other redshift well ({_odds(case.redshift[1])})."
     top = case.top

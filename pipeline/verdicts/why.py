@@ -39,8 +39,8 @@ def why(table: Table, judged: Verdicts) -> tuple[list[dict[str, Any]], list[str]
 
 
 def _row(table: Table, i: int) -> dict[str, Any]:
-    wanted = ("z", "snr", "features", "windows", "blend", "blend_kind", "blend_z", "instrument", "instrument_kind",
-              "redshift_gain", "redshift_other", "chi2_reduced", *DRIVERS)  # fmt: skip
+    wanted = ("z", "snr", "features", "windows", "blend", "blend_kind", "instrument", "instrument_kind",
+              "redshift_gain", "chi2_reduced", *DRIVERS)  # fmt: skip
     return {name: table[name][i] for name in wanted if name in table and table[name] is not None}
 
 
@@ -62,7 +62,7 @@ def _case(row: dict[str, Any], judged: Verdicts, i: int) -> Case:
         surprises=known,
         chi2_reduced=_number(row.get("chi2_reduced")),
         features=None if row.get("features") is None else np.asarray(row["features"], np.float32),
-        blend=(str(row.get("blend_kind") or ""), _number(row.get("blend")), _number(row.get("blend_z"))),
+        blend=(str(row.get("blend_kind") or ""), _number(row.get("blend"))),
         instrument=(str(row.get("instrument_kind") or ""), _number(row.get("instrument"))),
         redshift=(_other_redshift(row), _number(row.get("redshift_gain"))),
         cluster={
@@ -79,16 +79,16 @@ def _case(row: dict[str, Any], judged: Verdicts, i: int) -> Case:
 
 
 def _other_redshift(row: dict[str, Any]) -> float:
-    """Return what scoring found; else what the brightest lines suggest, right for 96% of wrong redshifts above 10σ."""
-    found, features = _number(row.get("redshift_other")), row.get("features")
-    if np.isfinite(found) or features is None:
-        return found
+    """Return what the brightest lines suggest, right for 96% of wrong redshifts above 10σ; NaN where they do not."""
+    features = row.get("features")
+    if features is None:
+        return float("nan")
     gain, apart = (float(features[FEATURES.index(name)]) for name in ("lines_gain", "lines_z_apart"))
     return (1 + float(row["z"])) * 10**apart - 1 if np.sinh(gain) > 1 else float("nan")
 
 
 def _json(case: Case) -> dict[str, Any]:
-    kind, odds, z = case.blend
+    kind, odds = case.blend
     other, gain = case.redshift
     name, strength = case.instrument
     return {
@@ -100,7 +100,7 @@ def _json(case: Case) -> dict[str, Any]:
         "driver": case.driver or None,
         "surprises": {name: round(value, 2) for name, value in case.surprises.items()},
         "windows": [window.as_json() for window in case.windows],
-        "blend": {"kind": kind, "log_odds": round(odds, 2), "z": _known(z)} if odds > LIKELY else None,
+        "blend": {"kind": kind, "log_odds": round(odds, 2)} if odds > LIKELY else None,
         "redshift": {"other": _known(other), "log_odds": _known(gain)}
         if gain > LIKELY or case.verdict == "wrong_redshift"
         else None,
