@@ -14,7 +14,7 @@ from scipy.special import expit
 from pipeline.errors import RunError
 from pipeline.significance.conditional import Conditional
 from pipeline.significance.discovery import q_values, ranks
-from pipeline.significance.null import Null
+from pipeline.significance.null import Null, normality
 from pipeline.significance.surface import plane_of
 
 Floats = NDArray[np.float64]
@@ -65,7 +65,8 @@ def calibrate_scores(
     redshift and S/N it holds only as well as the fit does.
 
     The discount: where a detector gives log odds (``DETECTION``), every calibration spectrum counts by its
-    probability of being ordinary, and doubtful ones shape no conditional distribution; else by ``null``'s mixture.
+    probability of being ordinary (``_Reference.of``), and doubtful ones shape no conditional distribution; else by
+    ``null``'s mixture.
 
     Args:
         components: name → float64 [N]; NaN where a spectrum could not be scored.
@@ -84,8 +85,7 @@ def calibrate_scores(
             "needed: use a larger survey, or score with the promoted model of one (--model promoted)"
         )
     reference = reference[np.argsort(key[reference], kind="stable")]  # the same whatever the order of the rows
-    doubt = doubts(components[DETECTION][reference]) if DETECTION in components else None
-    against = _Reference(plane_of(z, snr), reference, doubt)
+    against = _Reference.of(plane_of(z, snr), reference, components.get(DETECTION))
     surprise = {}
     for name, values in components.items():
         value = np.where(scored, values, 0.0)
@@ -134,12 +134,29 @@ class _Reference:
     rows: NDArray[np.int64]
     doubt: Floats | None
 
+    @classmethod
+    def of(cls, plane: Floats, rows: NDArray[np.int64], detection: Floats | None) -> _Reference:
+        """Doubt calibration spectra by a detector's log odds, if there is one.
+
+        The geometric mean of two opinions: of the log odds as they are, which at high S/N doubt ordinary spectra
+        (a tenth of them above S/N 20; p < 0.01 then came up to fifteen times too often), and of how far out they
+        are at their redshift and S/N, which sees no anomaly where most are, such as sky fibers at S/N 0.
+        """
+        alike = cls(plane, rows, None)
+        if detection is None:
+            return alike
+        given = alike.conditional(detection, SHARE_OF_COMPONENT)[rows]
+        return cls(plane, rows, np.sqrt(doubts(detection[rows]) * np.clip(1.0 - normality(given), 0.0, 1.0)))
+
     def surprise(self, value: Floats, share: float) -> tuple[Floats, Null]:
         """Return −ln p of a score given (z, S/N), [N], and the null that says so."""
-        shaping = self.rows if self.doubt is None else self.rows[self.doubt < DOUBTFUL]
-        fitted = shaping[:: max(1, -(-len(shaping) // MOST_FITTED))]
-        conditional = Conditional.fit(value[fitted], self.plane[fitted], np.ones(len(fitted)), share)
-        given = conditional.surprise(value, self.plane)
+        given = self.conditional(value, share)
         at_reference = given[self.rows]
         null = Null.fit(at_reference) if self.doubt is None else Null.weighed(at_reference, 1.0 - self.doubt)
         return null.surprise(given), null
+
+    def conditional(self, value: Floats, share: float) -> Floats:
+        """Return a score on the scale of −ln p given (z, S/N), [N], before any discount."""
+        shaping = self.rows if self.doubt is None else self.rows[self.doubt < DOUBTFUL]
+        fitted = shaping[:: max(1, -(-len(shaping) // MOST_FITTED))]
+        return Conditional.fit(value[fitted], self.plane[fitted], share).surprise(value, self.plane)

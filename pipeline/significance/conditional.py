@@ -39,22 +39,22 @@ class Conditional:
     table: Floats  # [nodes in z, nodes in ln S/N, Q + 2]: quantiles, ln of the rise beyond them, −ln P(above atom)
 
     @classmethod
-    def fit(cls, value_N: Floats, plane_N2: Floats, weight_N: Floats, share: float) -> Conditional:
+    def fit(cls, value_N: Floats, plane_N2: Floats, share: float) -> Conditional:
         """Fit to calibration spectra; ``share`` of them, the nearest ones, speak for a node."""
         atom = float(value_N.min())
         above = value_N > atom
         if not above.any() or np.mean(~above) < ATOM:
             atom, above = -np.inf, np.ones(len(value_N), bool)
-        surface = Surface.fit(value_N[above], plane_N2[above], weight_N[above])
+        surface = Surface.fit(value_N[above], plane_N2[above])
         standard = surface.standardise(value_N[above], plane_N2[above])
         axes = (_nodes(plane_N2[:, 0], NODES[0]), _nodes(plane_N2[:, 1], NODES[1]))
-        near = _Neighbours.of(axes, plane_N2[above], weight_N[above], share)
+        near = _Neighbours.of(axes, plane_N2[above], share)
         quantile_GQ = near.quantiles(standard)
         rise_G = np.maximum(quantile_GQ[:, -1] - quantile_GQ[:, RISE_FROM], LEAST_RISE)
         rise_G = np.log((_SURPRISE[-1] - _SURPRISE[RISE_FROM]) / rise_G)
         rare_G = np.zeros(len(rise_G))
         if np.isfinite(atom):
-            present_G = _Neighbours.of(axes, plane_N2, weight_N, share).mean(above.astype(np.float64))
+            present_G = _Neighbours.of(axes, plane_N2, share).mean(above.astype(np.float64))
             rare_G = -np.log(np.maximum(present_G, 0.5 / len(value_N)))
         table = np.concatenate([quantile_GQ, rise_G[:, None], rare_G[:, None]], axis=1)
         return cls(atom, surface, axes, table.reshape(len(axes[0]), len(axes[1]), -1))
@@ -102,13 +102,12 @@ class _Neighbours:
     weight_GM: Floats
 
     @classmethod
-    def of(cls, axes: tuple[Floats, Floats], plane_N2: Floats, weight_N: Floats, share: float) -> _Neighbours:
+    def of(cls, axes: tuple[Floats, Floats], plane_N2: Floats, share: float) -> _Neighbours:
         count = int(np.clip(share * len(plane_N2), min(FEWEST, len(plane_N2)), len(plane_N2)))
         unit = (plane_N2.std(axis=0) + 1e-9) / STRETCH
         node_G2 = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
         distance, member = cKDTree(plane_N2 / unit).query(node_G2 / unit, k=np.arange(1, count + 1))
-        near = (1.0 - (distance / (distance[:, -1:] * 1.0001 + 1e-12)) ** 3) ** 3
-        return cls(member, near * weight_N[member])
+        return cls(member, (1.0 - (distance / (distance[:, -1:] * 1.0001 + 1e-12)) ** 3) ** 3)
 
     def mean(self, value_N: Floats) -> Floats:
         """Weighted means, [G]."""

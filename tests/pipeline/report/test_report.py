@@ -116,8 +116,10 @@ def _scored(session: Session, survey: Survey) -> str:
 
     from models.config import VAEConfig
     from models.density import GaussianMixture
+    from models.detector import Detector
     from models.filters import ModelError
     from models.scores import score
+    from models.sky import Sky
     from models.trained import TrainedModel
     from models.vae import VAE
     from pipeline.modelstore import save_model
@@ -126,7 +128,8 @@ def _scored(session: Session, survey: Survey) -> str:
     vae = VAE(VAEConfig(latent=4, hidden=16)).eval()
     density = GaussianMixture.fit(torch.randn(400, 4), seed=1)
     history = [{"train_loss": 1.0, "validation_loss": 1.1, "validation_chi2": 1.3, "validation_chi2_median": 1.2}]
-    model = TrainedModel(vae, density, ModelError.none(vae.grid.n_rest), {"n_train": 2 * N}, history)
+    parts = (ModelError.none(vae.grid.n_rest), Sky.none(), Detector.none())
+    model = TrainedModel(vae, density, *parts, {"n_train": 2 * N}, history)
     model_id = save_model(session.objects, model)
     registry.register_model(
         session.conn,
@@ -238,7 +241,7 @@ def _check_summary(session: Session) -> None:
     for said in (RUN, "ingest", "score", "TARGETID", "39627700000000007"):
         assert said in text
     assert sum("39627700" in line for line in lines) == 10
-    assert re.search(r"(emission|absorption) at \d{4} Å|poor fit|rare combination", text)
+    assert len(re.findall(r"\n +q ≈?[\d.e-]+, [a-z ]+ \(artefact \d+%\):", text)) == 10
 
 
 def test_quarantined_spectra_are_told_by_reason(session: Session, spectrum_of: Callable[..., Spectrum]) -> None:
