@@ -128,8 +128,8 @@ def _examples(train: Part, seed: int, seen: Seen, model: TrainedModel) -> Iterat
         for z in [np.clip(train.column("z")[rows].astype(np.float64), 0.0, model.vae.config.z_max)]
     )
     for one in examples(model, samples, departures_a_spectrum(len(hosts)), seed):
-        seen.append((features(model, *one[:3]).half(), one[3]))
         yield one
+        seen.append((features(model, *one[:3]).half(), one[3]))  # once the model knows what the detector's will
 
 
 def _prepared(vae: VAE, part: Part, rows: NDArray[np.int64]) -> Prepared:

@@ -35,6 +35,7 @@ BLOCK = 128  # quasars made together, one sky pixel
 NATURAL = ("train", "validate", "calibrate")
 PARTS = (*NATURAL, "normals", "injected", "traps")
 TRAPS = ("spikes", "masked", "arm_missing", "low_snr", "high_snr")
+MAGNITUDES = {"low_snr": (22.6, 23.4), "high_snr": (16.2, 18.5)}  # r, of the traps of very low and very high S/N
 SIGNIFICANCE = (5.0, 50.0)  # σ, between which injections are log-uniform
 FRACTIONS = (0.015, 0.012)  # of anomalies and artefacts in the natural parts
 GROUP = 8  # fibers that a fiber group hurts
@@ -266,13 +267,24 @@ def _stack(arms: list[Arm]) -> Arm:
     return Arm(arms[0].name, arms[0].wavelength, **fields)
 
 
+def _drawn(rng: np.random.Generator, n: int = BLOCK) -> Quasars:
+    return draw_quasars(rng, n, rng.random(n) < BRIGHT_SHARE)
+
+
+def _of_magnitude(rng: np.random.Generator, brightest: float, faintest: float) -> Quasars:
+    """A block of the survey's own quasars between two r magnitudes, with the lines that such quasars have."""
+    limits = flux_from_magnitude(np.array([faintest, brightest]))
+    found: list[Quasars] = []
+    while sum(len(one) for one in found) < BLOCK:
+        pool = _drawn(rng, 8 * BLOCK)
+        found.append(pool.rows(np.flatnonzero((pool.flux_r > limits[0]) & (pool.flux_r < limits[1]))))
+    joined = {name: np.concatenate([getattr(one, name) for one in found])[:BLOCK] for name in vars(found[0])}
+    return Quasars(**joined)
+
+
 def _traps(rng: np.random.Generator, part: str, sizes: Sizes, block: int, yardstick: Path | None) -> _Made:
     name = TRAPS[block % len(TRAPS)]
-    quasars = draw_quasars(rng, BLOCK, rng.random(BLOCK) < BRIGHT_SHARE)
-    if name == "low_snr":
-        quasars = quasars.with_values(flux_r=flux_from_magnitude(rng.uniform(22.9, 23.8, BLOCK)))
-    if name == "high_snr":
-        quasars = quasars.with_values(flux_r=flux_from_magnitude(rng.uniform(17.0, 18.5, BLOCK)))
+    quasars = _of_magnitude(rng, *MAGNITUDES[name]) if name in MAGNITUDES else _drawn(rng)
     flux, _, _ = render(rng, quasars)
     exposures = _exposed(rng, quasars, block)
     arms = [instrument.observe_arm(rng, arm, flux, exposures) for arm in "BRZ"]
