@@ -207,9 +207,8 @@ def _title(options: Options, seconds: float) -> list[str]:
     words = [word for word in sys.argv[1:] if word != "--write"]
     command = " ".join(["python -m benchmarks.anomaly", *_without_folder(words)])
     each = ", ".join(f"{name} {len(sky.Part(options.folder / name).flux):,}" for name in sky.PARTS)
-    lines = [
-        f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · `{command}` · {seconds:.0f} s"
-    ]
+    when = f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()}"
+    lines = [f"{when} · `{command}` · {seconds:.0f} s, what the folder kept apart"]
     lines += ["", f"Seed {options.seed}. Spectra: {each}."]
     return lines
 
