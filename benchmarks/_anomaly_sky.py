@@ -267,7 +267,7 @@ def _stack(arms: list[Arm]) -> Arm:
     return Arm(arms[0].name, arms[0].wavelength, **fields)
 
 
-def _drawn(rng: np.random.Generator, n: int = BLOCK) -> Quasars:
+def _drawn(rng: np.random.Generator, n: int) -> Quasars:
     return draw_quasars(rng, n, rng.random(n) < BRIGHT_SHARE)
 
 
@@ -284,7 +284,7 @@ def _of_magnitude(rng: np.random.Generator, brightest: float, faintest: float) -
 
 def _traps(rng: np.random.Generator, part: str, sizes: Sizes, block: int, yardstick: Path | None) -> _Made:
     name = TRAPS[block % len(TRAPS)]
-    quasars = _of_magnitude(rng, *MAGNITUDES[name]) if name in MAGNITUDES else _drawn(rng)
+    quasars = _of_magnitude(rng, *MAGNITUDES[name]) if name in MAGNITUDES else _drawn(rng, BLOCK)
     flux, _, _ = render(rng, quasars)
     exposures = _exposed(rng, quasars, block)
     arms = [instrument.observe_arm(rng, arm, flux, exposures) for arm in "BRZ"]
