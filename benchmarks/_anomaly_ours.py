@@ -196,6 +196,8 @@ def made(bench: Bench, variant: Variant, only: tuple[str, ...] = ()) -> Scores:
     """Return a variant's scores; its model and raw scores too are made anew where its name is in ``only``."""
     if variant.name in only:
         model_of(bench, variant, redo=True)
+        for stale in (bench.folder / "raw" / variant.name).glob("features_*.npy"):
+            stale.unlink()
         for name in (*SCORED, "train"):
             raw_scores(bench, variant, name, redo=True)
     return scores(bench, variant)
