@@ -87,9 +87,11 @@ def run(options: Options) -> Found:
     judged: dict[str, Judged] = {}
     seconds: dict[str, float] = {}
 
+    redone = {*options.only, *((WITHOUT, UNSEEN, FOREST) if OURS in options.only else ())}
+
     def do(method: str, make: Callable[[], Scores]) -> Scores:
         with _stage(method):
-            scores = bench.kept(method, make, redo=method in options.only)
+            scores = bench.kept(method, make, redo=method in redone)
         judged[method] = judge(bench, method, scores)
         seconds[method] = bench.seconds(method)
         return scores
