@@ -127,7 +127,7 @@ def _order(rng: np.random.Generator, hosts: Hosts, name: str) -> list[int]:
     rows = np.flatnonzero((hosts.light_B > 0) & allowed(name, hosts.z_B))
     rows = rng.permutation(rows)
     snr = np.nan_to_num(hosts.snr_B[rows], nan=-np.inf)
-    bright = rows[snr >= np.quantile(snr, 0.75)] if len(rows) else rows
+    bright = rows[snr >= np.sort(snr)[-((len(rows) + 3) // 4)]] if len(rows) else rows
     first = rows[: TRIES[0]]
     return [*first.tolist(), *bright[~np.isin(bright, first)][: TRIES[1]].tolist()]
 

@@ -124,7 +124,9 @@ def _lookalikes(
     best = places[np.argsort(done.rank[places], kind="stable")[:COMPARED]]
     ids = table["spectrum_id"].to_numpy()
     strange, strange_BD = session.vectors.fetch(model_id, ids[best])
-    others, others_ND = session.vectors.fetch(model_id, ids[pool(done.p_value, ids)])
+    ordinary = pool(done.p_value, ids)
+    ordinary = ordinary[~np.isin(ordinary, places)]  # in small surveys some candidates are hardly unlikely
+    others, others_ND = session.vectors.fetch(model_id, ids[ordinary])
     if not len(strange) or not len(others):
         return {}
     nearby, distance = nearest(strange_BD, others_ND, LOOKALIKES)
