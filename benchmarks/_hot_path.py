@@ -84,7 +84,7 @@ def score_costs(session: Session, model_id: str, work: Sequence[ledger.Work], li
     """
     import torch
 
-    from models.trained import fitted_groups, load_spectra
+    from models.trained import fitted, loaded_groups
 
     load, scorer, clock = Loader(session.objects), Scorer(session.objects, model_id, 256, False), Clock()
     scorer(load(work[0]))
@@ -97,10 +97,10 @@ def score_costs(session: Session, model_id: str, work: Sequence[ledger.Work], li
             arrays = {name: row[name].chunk(0).values.to_numpy() for name in ("flux", "ivar", "z")}
             flux_BL, ivar_BL = (arrays[name].reshape(len(arrays["z"]), -1) for name in ("flux", "ivar"))
             with clock("rebin and normalise"):
-                spectra = load_spectra(scorer.model.vae, flux_BL, ivar_BL, arrays["z"])
+                groups = [group for _, group in loaded_groups(scorer.model.vae, flux_BL, ivar_BL, arrays["z"])]
             with clock("encode and decode"):
-                for _ in fitted_groups(scorer.model.vae, spectra):
-                    pass
+                for group in groups:
+                    fitted(scorer.model.vae, group)
     start = time.perf_counter()
     with profiled("score: Scorer over loaded chunks, one thread", lines):
         rows = [scorer(row) for row in loaded]

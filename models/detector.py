@@ -19,9 +19,9 @@ BATCH = 256
 PEAK_RATE = 2e-3
 WEIGHT_DECAY = 2e-2
 SMOOTHING = 0.01  # of the labels
-STRATA = 20  # of loudness, in which they are sought
 HELD = 8.0  # σ of a feature, beyond which it counts no further
 DOUBTED = 0.02  # share of the ordinary examples, the most suspicious ones, that the second fit leaves out
+STRATA = 20  # of loudness, in which they are sought
 LOWEST = -30.0  # log odds where nothing has been learned
 
 

@@ -40,10 +40,11 @@ def residual_features(spectra: Prepared, weighted_BO: Tensor, pull_BO: Tensor, n
     """
     weight_BO = spectra.weight_BO
     fine_weight = block_sums(weight_BO, FINE)
-    fine = block_sums(weighted_BO, FINE) * fine_weight.clamp(min=TINY).rsqrt()
+    fine_pull = block_sums(weighted_BO, FINE)
+    fine = fine_pull * fine_weight.clamp(min=TINY).rsqrt()
     weight = _pairs_of(fine_weight)
     scale = weight.clamp(min=TINY).rsqrt()
-    wide = _pairs_of(block_sums(weighted_BO, FINE)) * scale
+    wide = _pairs_of(fine_pull) * scale
     n_blocks = n_rest // BLOCK
     start_B = ((spectra.offset_B + BLOCK // 2) // BLOCK).clamp(0, n_blocks - wide.shape[1])
     flux = block_sums(weight_BO * spectra.flux_BO.clamp(-CLIP, CLIP), BLOCK) * scale

@@ -8,6 +8,7 @@ misfit that the model also leaves in ordinary quasars no longer counts as a disc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -77,16 +78,20 @@ class ModelError:
         """Return the same on another device."""
         return ModelError(self.fraction_SWR.to(device))
 
+    @cached_property
+    def _parts(self) -> Tensor:
+        """Signs' mean and half their difference, [2, W, R]."""
+        up_WR, down_WR = self.fraction_SWR
+        return torch.stack([0.5 * (up_WR + down_WR), 0.5 * (up_WR - down_WR)])
+
     def observed(self, offset_B: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return the signs' mean error and half their difference for all boxes of each width, [B, boxes] each.
 
         Mean + sign · half is the error of a box of that sign.
         """
-        up_WR, down_WR = self.fraction_SWR
-        parts = torch.stack([0.5 * (up_WR + down_WR), 0.5 * (up_WR - down_WR)])
         out = []
         for index, (width, stride) in enumerate(zip(WIDTHS, STRIDES, strict=True)):
-            mean, half = parts[:, index].unfold(1, N_OBSERVED - width + 1, 1)[:, :, ::stride]
+            mean, half = self._parts[:, index].unfold(1, N_OBSERVED - width + 1, 1)[:, :, ::stride]
             rows = offset_B + width // 2
             out.append((mean.index_select(0, rows), half.index_select(0, rows)))
         return out

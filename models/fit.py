@@ -151,12 +151,11 @@ def begin(state: FitState, spectra: Prepared) -> Prepared:
     few = torch.arange(min(len(spectra), LINEAR_SPECTRA), device=spectra.scale_B.device)
     grid, latent = state.vae.grid, state.vae.config.latent
     n_forest = int((grid.wavelength < FOREST_END).sum())
-    part = spectra.rows(few)
     for _ in range(2):
+        part = refined(state.vae, spectra.rows(few))  # as catalogued at first
         flux_BO = part.flux_BO.clamp(-CLIP, CLIP)
         mean_R = composite(flux_BO, state.vae.softened(part), part.offset_B, grid.n_rest)
         state.vae.set_linear(fit_basis(flux_BO, part.weight_BO, part.offset_B, mean_R, latent, n_forest))
-        part = refined(state.vae, spectra.rows(few))
     return refined(state.vae, spectra)
 
 

@@ -44,21 +44,22 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
 
 
 def _start(settings: dict[str, Any]) -> None:
-    """Start or join Ray; a local node that never came up is tried once more.
+    """Start or join Ray; a local node that never came up is tried twice more.
 
-    One start in some twenty, beside servers that take ports, ends with Ray's plain "timed out during startup"
-    after 30 s, without a line from the raylet; the next one works.
+    One start in some twenty, beside servers that take ports, ends after 30 s with Ray's plain "timed out during
+    startup" or with a port file that its GCS never wrote; the next one works.
     """
     import ray
 
-    for last in (False, True):
+    for left in (2, 1, 0):
         try:
             ray.init(**settings)
             return
         except Exception as error:
-            if type(error) is not Exception:  # all others name what is wrong
+            never_came_up = type(error) is Exception or "Timed out waiting for file" in str(error)
+            if not never_came_up:  # all others name what is wrong
                 raise
-            if last:
+            if not left:
                 raise RuntimeError(str(error)) from error
             ray.shutdown()
 
@@ -88,6 +89,11 @@ def _core_messages_in(log: Path | None) -> Iterator[None]:
 def gpus(resources: dict[str, float]) -> int:
     """Return how many GPUs the cluster offers."""
     return int(resources.get("GPU", 0))
+
+
+def actors(config: Config, resources: dict[str, float]) -> int:
+    """Return how many actors hold a model: as configured, or one a GPU, or one a CPU but for one."""
+    return config.score.workers or gpus(resources) or max(1, int(resources.get("CPU", 2)) - 1)
 
 
 def machine_cpus() -> int:

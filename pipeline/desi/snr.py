@@ -40,6 +40,16 @@ def median_snr(flux: Any, ivar: Any, snr: Any, keys: Any) -> tuple[Any, Any]:  #
 
 
 @compiled
+def median_snrs(flux: Any, ivar: Any) -> Any:  # pragma: no cover
+    """``median_snr`` of each spectrum: float32 [B] of ``flux`` and ``ivar``, float32 [B, L]."""
+    found = np.empty(len(flux), np.float32)
+    snr, keys = np.empty(flux.shape[1], np.float32), np.empty(flux.shape[1], np.int32)
+    for row in range(len(flux)):
+        found[row] = median_snr(flux[row], ivar[row], snr, keys)[0]
+    return found
+
+
+@compiled
 def _order_keys(flux: Any, ivar: Any, snr: Any, words: Any, keys: Any) -> Any:  # pragma: no cover
     """Integers ordered as S/N; pixels without information above all others. Returns the number of others."""
     count = np.int32(0)

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from models.detector import Kind
 from models.fit import Examples
 from models.trained import TrainedModel
-from pipeline.desi.grid import ARMS, N_PIXELS
+from pipeline.injection import damage
 from pipeline.injection.departures import ARTEFACT, CLASSES
 from pipeline.injection.hosts import inject
 from pipeline.injection.scoring import hosts_of, yardstick
+from pipeline.simulate.anomalies import log_uniform
 
 Flux = NDArray[np.float32]
 
 SIGNIFICANCE: Final = (4.0, 60.0)  # σ⊥, between which examples are log-uniform
 DAMAGED: Final = 0.15  # share of all examples
 BLENDS: Final = frozenset({"double_quasar", "star_blend", "galaxy_blend", "supernova", "white_dwarf"})
-FAMILIES: Final = ("shape", "blend", "instrument", "redshift")
 
 
 def family(name: str) -> str:
@@ -69,7 +69,7 @@ def examples(model: TrainedModel, samples: Iterable[Sample], per_spectrum: float
         made, labels = [], []
         for _ in range(round(per_spectrum * len(hosts))):
             label, turn = turn % len(KINDS), turn + 1
-            strength = float(np.exp(rng.uniform(*np.log(SIGNIFICANCE))))
+            strength = log_uniform(rng, *SIGNIFICANCE)
             one = inject(rng, KINDS[label].name, strength, hosts, measure, model.vae.config.z_max)
             if one is not None:
                 made.append(one)
@@ -94,16 +94,8 @@ def _damage(rng: np.random.Generator, flux_L: Flux, ivar_L: Flux) -> None:
     """Take information away from one spectrum, in place."""
     match int(rng.integers(3)):
         case 0:
-            ivar_L[ARMS[str(rng.choice(list(ARMS)))]] = 0
+            damage.lose_arm(rng, ivar_L)
         case 1:
-            length = int(rng.uniform(0.03, 0.4) * N_PIXELS)
-            start = int(rng.integers(0, N_PIXELS - length))
-            ivar_L[start : start + length] = 0
+            damage.mask_run(rng, ivar_L)
         case _:
-            for _ in range(int(rng.integers(1, 6))):
-                start, length = int(rng.integers(0, N_PIXELS - 20)), int(rng.integers(1, 20))
-                run, worse = slice(start, start + length), np.float32(10 ** rng.uniform(1, 3))
-                known = ivar_L[run] > 0
-                noise = np.where(known, worse / np.sqrt(np.where(known, ivar_L[run], 1.0)), 0.0)
-                flux_L[run] += (noise * rng.standard_normal(length)).astype(np.float32)
-                ivar_L[run] /= worse * worse + 1
+            damage.worsen(rng, flux_L, ivar_L)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.scores import score
 from models.trained import TrainedModel, reconstruct
+from pipeline.desi.snr import median_snrs
 from pipeline.injection.grading import N_COMPONENTS, Yardstick
 from pipeline.injection.hosts import Hosts, Injected, inject
 from pipeline.injection.plan import Want
@@ -76,11 +77,4 @@ def _columns(model: TrainedModel, made: Sequence[Injected], fields: Mapping[str,
     done = score(model, flux_BL, ivar_BL, z_B)
     columns = {name: getattr(done, field).tolist() for name, field in fields.items()}
     places = {"host": [one.host for one in made], "wavelength": [one.wavelength for one in made]}
-    return columns | places | {"z": z_B.tolist(), "snr": median_snr(flux_BL, ivar_BL).tolist()}
-
-
-def median_snr(flux_BL: Flux, ivar_BL: Flux) -> Flux:
-    """Return the median S/N a pixel as ingest has it, over pixels with information, [B]."""
-    value_BL = np.full_like(flux_BL, np.nan)
-    np.multiply(flux_BL, np.sqrt(ivar_BL), out=value_BL, where=ivar_BL > 0)
-    return np.asarray(np.nanmedian(value_BL, axis=1), np.float32)
+    return columns | places | {"z": z_B.tolist(), "snr": median_snrs(flux_BL, ivar_BL).tolist()}

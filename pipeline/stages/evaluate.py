@@ -30,7 +30,7 @@ from pipeline.splits import split_of_model
 from pipeline.stages.calibrate import COMPONENTS
 from pipeline.stages.report import write_file
 from pipeline.stages.score import SCORE_COLUMNS
-from pipeline.stages.source import Work, dataset, pack, rows, unpack
+from pipeline.stages.source import Work, arrays_of, cells, dataset, on_actors, pack, rows, unpack
 from pipeline.stores import catalog, registry, runs
 from pipeline.stores.completeness import read_completeness, replace_completeness
 from pipeline.stores.objects import ObjectStore
@@ -100,11 +100,8 @@ class Loader:
             }
             for name, values in columns.items():
                 parts[name].append(values[chosen])
-        cells: dict[str, Any] = {"wants": [pack(unit.table())]}
-        for name, kind in _CELLS.items():
-            flat = pa.array(np.concatenate(parts[name]).reshape(-1), kind)
-            cells[name] = pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
-        return pa.table(cells)
+        together = {name: np.concatenate(values) for name, values in parts.items()}
+        return pa.table({"wants": [pack(unit.table())]} | cells(together, _CELLS))
 
 
 class Injector:
@@ -126,7 +123,7 @@ class Injector:
     def _unit(self, row: pa.Table) -> pa.Table:
         from pipeline.injection.scoring import hosts_of, injected_scores
 
-        arrays = {name: row[name].chunk(0).values.to_numpy(zero_copy_only=False) for name in _CELLS}
+        arrays = arrays_of(row, _CELLS)
         n = len(arrays["z"])
         flux_BL, ivar_BL = (arrays[name].reshape(n, -1) for name in ("flux", "ivar"))
         hosts = hosts_of(self.model, flux_BL, ivar_BL, arrays["z"], arrays["snr"])
@@ -179,27 +176,16 @@ def evaluate(session: Session, model_id: str, survey: Survey, classes: Sequence[
 
 
 def _injected(session: Session, model_id: str, work: Sequence[Unit], seed: int) -> Iterator[pa.Table]:
-    from ray.data import ActorPoolStrategy
-
     config = session.config
     with (
         cluster.connected(config) as resources,
         progress("evaluate", sum(len(unit.wants) for unit in work), "injections") as bar,
     ):
         n_gpus = cluster.gpus(resources)
-        workers = config.score.workers or n_gpus or max(1, int(resources.get("CPU", 2)) - 1)
         largest = max(sum(len(keys) for _, keys in unit.shards) for unit in work)
         loaded = dataset(Work(Loader(session.objects), [[unit] for unit in work], row_bytes=largest * 63_000))
-        scored = loaded.map_batches(
-            Injector,
-            fn_constructor_args=(session.objects, model_id, config.score.batch, seed, bool(n_gpus)),
-            batch_size=None,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            num_cpus=1,
-            num_gpus=1 if n_gpus else 0,
-            compute=ActorPoolStrategy(size=min(workers, len(work))),
-        )
+        arguments = (session.objects, model_id, config.score.batch, seed, bool(n_gpus))
+        scored = on_actors(loaded, Injector, arguments, min(cluster.actors(config, resources), len(work)), n_gpus)
         for row in rows(scored):
             bar.advance(row["n"])
             yield unpack(row["rows"])

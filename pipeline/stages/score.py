@@ -19,14 +19,12 @@ from pipeline.session import Session
 from pipeline.splits import split_of_model
 from pipeline.stages.commits import commit_all
 from pipeline.stages.result import QUARANTINE, ChunkResult, summary
-from pipeline.stages.source import Work, dataset, rows, tasks
+from pipeline.stages.source import Work, arrays_of, cells, dataset, on_actors, rows, tasks
 from pipeline.stores import accounts, catalog, ledger, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
-
     from models.scores import ScoreBatch
     from models.trained import TrainedModel
     from pipeline.stages.result import StageSummary
@@ -70,25 +68,16 @@ class Loader:
         try:
             shard = read_shard(self.objects, shard_path(work.chunk_id), (*SMALL, "flux", "ivar"))
         except InputError as error:
-            return pa.table(row | {"failure": [error.reason], "detail": [str(error)]} | _cells({}))
+            return pa.table(row | {"failure": [error.reason], "detail": [str(error)]} | cells({}, _CELLS))
         arrays: dict[str, Any] = {name: shard.numbers(name) for name in SMALL}
         arrays |= {"flux": shard.flux_BL, "ivar": shard.ivar_BL}
-        return pa.table(row | {"failure": [""], "detail": [""]} | _cells(arrays))
+        return pa.table(row | {"failure": [""], "detail": [""]} | cells(arrays, _CELLS))
 
 
 _CELLS = {
     "spectrum_id": pa.int64(), "targetid": pa.int64(), "healpix": pa.int64(), "ra": pa.float64(), "dec": pa.float64(),
     "z": pa.float64(), "snr": pa.float32(), "flux": pa.float32(), "ivar": pa.float32(),
 }  # fmt: skip
-
-
-def _cells(arrays: dict[str, Any]) -> dict[str, pa.Array]:
-    """Each array flattened into one list cell, without a copy."""
-    cells = {}
-    for name, kind in _CELLS.items():
-        flat = pa.array(np.asarray(arrays.get(name, ())).reshape(-1), kind)
-        cells[name] = pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
-    return cells
 
 
 class Scorer:
@@ -111,7 +100,7 @@ class Scorer:
         )
         if failure:
             return ChunkResult.failed(chunk_id, coadd, n_rows, failure, detail)
-        arrays = {name: row[name].chunk(0).values.to_numpy(zero_copy_only=False) for name in _CELLS}
+        arrays = arrays_of(row, _CELLS)
         n = len(arrays["z"])
         scored, quarantine = self._score(arrays, n)
         return ChunkResult(chunk_id, coadd, n, scored, quarantine, seconds=time.perf_counter() - start)
@@ -207,26 +196,13 @@ def _results(
     session: Session, work: Sequence[ledger.Work], model_id: str, resources: dict[str, float]
 ) -> Iterator[ChunkResult]:
     n_gpus = cluster.gpus(resources)
-    workers = session.config.score.workers or n_gpus or max(1, int(resources.get("CPU", 2)) - 1)
+    workers = cluster.actors(session.config, resources)
     groups = tasks(work, SHARDS_PER_TASK, workers)
     largest = max(item.n_rows for item in work)
     loaded = dataset(Work(Loader(session.objects), groups, row_bytes=largest * 63_000, ahead=True))
-    return map(ChunkResult.from_row, rows(_scored(session, loaded, model_id, min(workers, len(groups)), n_gpus)))
-
-
-def _scored(session: Session, loaded: Dataset, model_id: str, workers: int, n_gpus: int) -> Dataset:
-    from ray.data import ActorPoolStrategy
-
-    return loaded.map_batches(
-        Scorer,
-        fn_constructor_args=(session.objects, model_id, session.config.score.batch, bool(n_gpus)),
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        num_cpus=1,
-        num_gpus=1 if n_gpus else 0,
-        compute=ActorPoolStrategy(size=workers),
-    )
+    arguments = (session.objects, model_id, session.config.score.batch, bool(n_gpus))
+    scored = on_actors(loaded, Scorer, arguments, min(workers, len(groups)), n_gpus)
+    return map(ChunkResult.from_row, rows(scored))
 
 
 def _marked(result: ChunkResult, trained_on: Set[str]) -> pa.Table:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import Dataset, Datasource
@@ -83,6 +84,36 @@ def dataset(work: Work[Any], *, num_cpus: float = 1.0) -> Dataset:
         override_num_blocks=max(1, len(work.groups)),
     )
     return data
+
+
+def cells(arrays: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+    """Return each array flattened into one list cell, without a copy; an empty cell where there is no array."""
+    made = {}
+    for name, kind in kinds.items():
+        flat = pa.array(np.asarray(arrays.get(name, ())).reshape(-1), kind)
+        made[name] = pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
+    return made
+
+
+def arrays_of(row: pa.Table, kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
+    """Return the flat arrays of one row of ``cells``."""
+    return {name: row[name].chunk(0).values.to_numpy(zero_copy_only=False) for name in kinds}
+
+
+def on_actors(data: Dataset, actor: type, arguments: tuple[Any, ...], workers: int, n_gpus: int) -> Dataset:
+    """Send whole rows through a pool of actors, one a GPU where there are any."""
+    from ray.data import ActorPoolStrategy
+
+    return data.map_batches(
+        actor,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=1,
+        num_gpus=1 if n_gpus else 0,
+        compute=ActorPoolStrategy(size=workers),
+    )
 
 
 def rows(data: Dataset) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.stores import postgres
+from pipeline.stores.postgres import Connection
+
 
 @dataclass
 class S3Server:
@@ -29,6 +32,14 @@ class S3Server:
         import boto3
 
         return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1")
+
+
+@pytest.fixture
+def conn(postgres_url: str) -> Iterator[Connection]:
+    """A connection to a fresh database."""
+    connection = postgres.connect(postgres_url)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture(scope="session")

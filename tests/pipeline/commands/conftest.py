@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import skysift
-from pipeline.stores import postgres
-from pipeline.stores.postgres import Connection
 
 Run = Callable[..., str]
-
-
-@pytest.fixture
-def conn(postgres_url: str) -> Iterator[Connection]:
-    connection = postgres.connect(postgres_url)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,17 +10,9 @@ import pytest
 
 from pipeline.chunks import Chunk, Coadd
 from pipeline.keys import spectrum_id
-from pipeline.stores import catalog, postgres
-from pipeline.stores.postgres import Connection
+from pipeline.stores import catalog
 
 MakeChunk = Callable[..., Chunk]
-
-
-@pytest.fixture
-def conn(postgres_url: str) -> Iterator[Connection]:
-    connection = postgres.connect(postgres_url)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture

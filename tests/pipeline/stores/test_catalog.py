@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.chunks import Chunk
 from pipeline.errors import RunError, StoreError
 from pipeline.stores import catalog, postgres, registry
-from pipeline.stores.postgres import Connection, scalar, transaction
+from pipeline.stores.postgres import Connection, Cursor, scalar, transaction
 
 pytestmark = pytest.mark.servers
 
@@ -146,10 +146,7 @@ def test_the_top_of_the_catalog_is_read_from_an_index(
     """Of many models' partitions, only the promoted one's index is touched, and only its first entries."""
     many = np.arange(20_000)
     with transaction(conn) as cur:
-        cur.execute(
-            """INSERT INTO spectra (spectrum_id, targetid, coadd, z, chunk_id, shard, row_group, row)
-               SELECT i, i, 'x', 1, 'x', 'x', 0, 0 FROM generate_series(0, 19999) i"""
-        )
+        _bare_spectra(cur, len(many))
     for model in ("m1", "m2"):
         with transaction(conn) as cur:
             catalog.upsert_scores(cur, model, pa.table({"spectrum_id": many}))
@@ -211,10 +208,7 @@ def test_candidates_are_found_by_their_verdict_and_by_q(
 ) -> None:
     many = np.arange(5_000)
     with transaction(conn) as cur:
-        cur.execute(
-            """INSERT INTO spectra (spectrum_id, targetid, coadd, z, chunk_id, shard, row_group, row)
-               SELECT i, i, 'x', 1, 'x', 'x', 0, 0 FROM generate_series(0, 4999) i"""
-        )
+        _bare_spectra(cur, len(many))
         catalog.upsert_scores(cur, "m1", pa.table({"spectrum_id": many}))
     rows = calibration(np.concatenate([ids, many]), np.linspace(0, 1, N + len(many)))
     verdict = pa.array([None] * len(many) + ["physical"] * N, pa.string())
@@ -273,3 +267,12 @@ def test_a_hash_collision_is_caught(
     other_key = rows.set_column(rows.column_names.index("targetid"), "targetid", pa.array([2], pa.int64()))
     with pytest.raises(StoreError, match="collision of hashes"), transaction(conn) as cur:
         catalog.upsert_spectra(cur, other_key)
+
+
+def _bare_spectra(cur: Cursor, n: int) -> None:
+    """Insert spectra 0 to n − 1 with nothing about them."""
+    cur.execute(
+        """INSERT INTO spectra (spectrum_id, targetid, coadd, z, chunk_id, shard, row_group, row)
+           SELECT i, i, 'x', 1, 'x', 'x', 0, 0 FROM generate_series(0, %s) i""",
+        (n - 1,),
+    )
