@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from benchmarks._anomaly_baselines import SCORED, Bench, Scores
 from benchmarks._anomaly_ours import EXAMPLES, Table, Variant, calibrated_tables, model_of, raw_scores
 from models.detector import Detector
-from models.features import LOUDNESS
 from models.scores import FAMILIES, features
 from models.trained import TrainedModel
 
@@ -80,8 +79,7 @@ def _detector(bench: Bench, variant: Variant, group: tuple[str, ...]) -> Detecto
     label_N = new[label_N]
     kept_N = label_N >= 0
     features_NF, label_N = features_NF[kept_N], label_N[kept_N]
-    loudness_N = features_NF[:, LOUDNESS].float()
-    return Detector.fit(features_NF, label_N, loudness_N, tuple(kinds[i] for i in known), variant.fit.seed)
+    return Detector.fit(features_NF, label_N, tuple(kinds[i] for i in known), variant.fit.seed)
 
 
 def _odds(detector: Detector, features_NF: NDArray[np.float16]) -> Table:

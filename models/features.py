@@ -15,7 +15,6 @@ from models.vae import CLIP, Prepared
 
 FINE = 8  # bins of an observed-frame block
 TINY = 1e-20
-LOUDNESS = -6  # column of the whole spectrum's S/N, counted from the end
 
 
 def compressed(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from models.vae import VAE
 
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class ModelFileError(ValueError):
@@ -132,7 +132,7 @@ def _tensors(model: TrainedModel) -> dict[str, torch.Tensor]:
     tensors = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
     tensors |= {f"density.{name}": value for name, value in vars(model.density).items()}
     tensors["model_error.fraction_SWR"] = model.model_error.fraction_SWR
-    tensors |= {f"sky.{name}": value for name, value in vars(model.sky).items()}
+    tensors |= {f"sky.{one.name}": getattr(model.sky, one.name) for one in fields(model.sky)}
     tensors |= {f"detector.{name}": value for name, value in model.detector.state_dict().items()}
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ def native_wavelength() -> NDArray[np.float64]:
     return np.asarray(FIRST_WAVELENGTH + PIXEL * np.arange(N_NATIVE), np.float64)
 
 
+@cache
 def bin_of_pixel() -> NDArray[np.int64]:
     """Return the observed log bin each native pixel falls in, shape [L]; every pixel is in exactly one."""
     return np.floor(np.log10(native_wavelength() / FIRST_WAVELENGTH) / STEP + 1e-9).astype(np.int64)
