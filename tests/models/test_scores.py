@@ -101,7 +101,7 @@ def test_windows_do_not_overlap_and_are_ordered(scored) -> None:  # type: ignore
 def test_order_and_company_do_not_matter(trained: TrainedModel, quasars: Quasars, scored) -> None:  # type: ignore[no-untyped-def]
     rows = np.random.default_rng(0).permutation(300)[:77]
     part = score(trained, quasars.flux[rows], quasars.ivar[rows], quasars.z[rows])
-    np.testing.assert_allclose(part.embedding, scored.embedding[rows], atol=2e-4)
+    np.testing.assert_allclose(part.embedding, scored.embedding[rows], atol=5e-4)
     np.testing.assert_allclose(part.chi2_reduced, scored.chi2_reduced[rows], rtol=1e-3)
 
 
