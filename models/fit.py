@@ -14,8 +14,9 @@ from torch import Tensor
 
 from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
-from models.density import GaussianMixture
+from models.density import Flow
 from models.detector import Detector, Kind
+from models.features import conditions
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
@@ -256,9 +257,8 @@ def finish(
     if state.best:
         vae.load_state_dict(state.best)
     cpu = torch.device("cpu")
+    density = _density(vae, training.to(cpu), state.config.seed)
     with torch.no_grad():
-        latents = torch.cat([latent for _, _, latent, _ in fitted_groups(vae, training.to(cpu))])
-        density = GaussianMixture.fit(latents, state.config.seed)
         pieces = [
             (*residuals(group, model), group.weight_BO, group.offset_B)
             for _, group, _, model in fitted_groups(vae, validation.to(cpu))
@@ -269,6 +269,15 @@ def finish(
     if examples is not None:
         _learn(model, examples(model), kinds, state.config.seed)
     return model
+
+
+def _density(vae: VAE, training: Prepared, seed: int) -> Flow:
+    latents, given = [], []
+    with torch.no_grad():
+        for _, group, latent_GD, _ in fitted_groups(vae, training):
+            latents.append(latent_GD)
+            given.append(conditions(group, vae.grid.redshift(group.offset_B - group.slip_B)))
+    return Flow.fit(torch.cat(latents), torch.cat(given), seed)
 
 
 def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind, ...], seed: int) -> None:

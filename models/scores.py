@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.features import compressed, context_features, residual_features
+from models.features import compressed, conditions, context_features, residual_features
 from models.filters import BOX_WIDTHS, STRIDES, WIDTHS, box_sums, centre_wavelengths, width_kms
 from models.grid import N_OBSERVED
 from models.rebin import to_half_bins
@@ -46,7 +46,7 @@ class ScoreBatch:
     local_absorption: Float  # deepest box, a positive σ
     local_absorption_wavelength: Float  # its centre, observed Å
     local_absorption_width: Float  # km/s
-    density: Float  # −log p of the embedding
+    density: Float  # −log p of the embedding at its redshift and S/N
     detection: Float  # log odds of any known kind of departure against none, nat
     blend: Float  # the same of a second source of light, or another one altogether
     blend_kind: NDArray[np.int64]  # index of the likeliest such kind in the detector's; −1 without a detector
@@ -131,6 +131,7 @@ class _Measured(NamedTuple):
     """What needs all bins of B spectra; few numbers each, from which all of them are scored at once."""
 
     latent_BD: Tensor
+    conditions_BQ: Tensor  # that its density depends on
     mean_flux: Tensor
     n_bins: Tensor
     chi2: Tensor
@@ -150,17 +151,20 @@ def _measured(
     chi2_B, n_bins_B = pull_BO.sum(1), (weight_BO > 0).sum(1)
     soft_B = (pull_BO / (1.0 + weight_BO * model.vae.scatter_of(spectra))).sum(1)
     sigma, first = _all_boxes(model, spectra, fine, model_BO, weighted_BO, level_BO)
+    conditions_BQ = conditions(spectra, z_B)
     parts = [
         residual_features(spectra, weighted_BO, pull_BO, model.vae.grid.n_rest),
         compressed(sigma),
         (sigma * sigma.abs() / MOST_SQUARE).clamp(-MOST_SQUARE, MOST_SQUARE),  # as log likelihood ratios go
         model.sky.features(fine.on_lines, model_BO),
         latent_BD,
-        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float()), n_bins_B),
+        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float())),
+        conditions_BQ,
     ]
     mean_flux = model_BO.mean(1) * spectra.scale_B
     slip_B = kms(spectra.slip_B)
-    return _Measured(latent_BD, mean_flux, n_bins_B, chi2_B, soft_B, slip_B, sigma, first, torch.cat(parts, 1))
+    features_BF = torch.cat(parts, 1)
+    return _Measured(latent_BD, conditions_BQ, mean_flux, n_bins_B, chi2_B, soft_B, slip_B, sigma, first, features_BF)
 
 
 def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
@@ -171,7 +175,7 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     up = boxes.pick(boxes.sigma.argmax(1))
     down = boxes.pick(boxes.sigma.argmin(1))
     n_trials = n_bins * sum(1.0 / width for width in BOX_WIDTHS)
-    density = model.density.neg_log_density(measured.latent_BD)
+    density = model.density.neg_log_density(measured.latent_BD, measured.conditions_BQ)
     odds_BC = model.detector.log_odds(measured.features_BF)
     blend, instrument, redshift = (model.detector.family(odds_BC, name) for name in FAMILIES)
     return {

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.density import GaussianMixture
+from models.density import Flow
 from models.detector import Detector
 from models.filters import ModelError
 from models.grid import N_FINE, N_OBSERVED
@@ -27,7 +27,7 @@ class TrainedModel:
     """Everything scoring needs, and where it comes from."""
 
     vae: VAE
-    density: GaussianMixture
+    density: Flow
     model_error: ModelError
     sky: Sky
     detector: Detector
