@@ -21,7 +21,7 @@ from benchmarks._anomaly_ours import Variant
 from benchmarks._anomaly_report import as_csv, page
 from benchmarks._anomaly_sky import TRAPS, Sizes
 from benchmarks._anomaly_unseen import GROUPS
-from benchmarks.anomaly import UNSEEN, WITHOUT, Options, run
+from benchmarks.anomaly import TOLD, UNSEEN, WITHOUT, Options, run
 from models.config import VAEConfig
 from pipeline.injection.departures import CLASSES
 
@@ -46,7 +46,7 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
                       settings="latent=4,segments=1")  # fmt: skip
     found = run(options)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    methods = {"skysift", WITHOUT, UNSEEN, "skysift embedding, isolation forest", "PCA-4, χ²", *CHEAP}
+    methods = {"skysift", WITHOUT, UNSEEN, TOLD, "skysift embedding, isolation forest", "PCA-4, χ²", *CHEAP}
     assert {row["method"] for row in rows} == methods
     for method in methods:
         mine = [row for row in rows if row["method"] == method]
