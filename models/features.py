@@ -68,6 +68,11 @@ def conditions(spectra: Prepared, redshift_B: Tensor) -> Tensor:
     return torch.stack(parts, 1)
 
 
+def embedded(features_BF: Tensor, n_latent: int) -> tuple[Tensor, Tensor]:
+    """Return the embeddings [B, D] and conditions [B, 4] that are the last of all features but for the context."""
+    return features_BF[:, -8 - n_latent : -8].float(), features_BF[:, -4:].float()
+
+
 def context_features(spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor) -> Tensor:
     """Return what the whole spectrum tells besides its ``conditions``, [B, 4]."""
     known_B = (spectra.weight_BO > 0).sum(1).clamp(min=1).to(chi2_B.dtype)

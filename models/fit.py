@@ -16,7 +16,7 @@ from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
 from models.density import Flow
 from models.detector import Detector, Kind
-from models.features import conditions
+from models.features import conditions, embedded
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
@@ -251,7 +251,7 @@ def finish(
         validation: spectra, none of them trained on, that give the model's own error.
         provenance: plain JSON values kept with the model.
         examples: given the model so far, makes spectra with and without departures for the detector to learn from.
-        kinds: of departure, in the order of the examples' labels.
+        kinds: of departure, in the order of the examples' labels; none: no detector is made.
     """
     vae = copy.deepcopy(state.vae).cpu().eval().requires_grad_(False)
     if state.best:
@@ -281,14 +281,20 @@ def _density(vae: VAE, training: Prepared, seed: int) -> Flow:
 
 
 def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind, ...], seed: int) -> None:
-    """Give a model its sky, from the first examples, and its detector, from all of them."""
+    """Give a model its sky, from the first examples, and what is learned from all of them.
+
+    The density is learned anew from the ordinary ones, some of which are damaged: without those it would take what an
+    arm's absence does to an embedding for the rarest of all.
+    """
     seen: list[tuple[Tensor, Tensor]] = []
     for flux, ivar, z, label_N in examples:
         if not seen:
             model.sky = Sky.of(torch.as_tensor(ivar))
         seen.append((features(model, flux, ivar, z).half(), label_N))
     features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
-    model.detector = Detector.fit(features_NF, label_N, kinds, seed)
+    model.density = Flow.fit(*embedded(features_NF[label_N == 0], model.vae.config.latent), seed)
+    if kinds:
+        model.detector = Detector.fit(features_NF, label_N, kinds, seed)
 
 
 def _schedule(done: float) -> float:
