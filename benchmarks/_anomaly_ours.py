@@ -149,10 +149,15 @@ def calibrated_tables(
         tables: part → raw scores.
         leave: components to leave out.
     """
+    parts = {name: components(tables[name]) for name in SCORED}
+    return calibrated(bench, {name: {key: one[key] for key in one if key not in leave} for name, one in parts.items()})
+
+
+def calibrated(bench: Bench, parts: dict[str, Table]) -> tuple[Calibrated, dict[str, slice]]:
+    """Return the significance of all scored parts together from any components, and where each part's rows are."""
     edges = np.cumsum([0] + [len(bench.part(name).flux) for name in SCORED]).tolist()
     where = {name: slice(*edges[index : index + 2]) for index, name in enumerate(SCORED)}
-    parts = [components(tables[name]) for name in SCORED]
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key not in leave}
+    joined = {key: np.concatenate([parts[name][key] for name in SCORED]) for key in parts[SCORED[0]]}
     z, snr = (np.concatenate([bench.part(name).column(key) for name in SCORED]).astype(np.float64)
               for key in ("z", "snr"))  # fmt: skip
     calibration = np.arange(edges[-1]) < edges[1]

@@ -97,7 +97,8 @@ def score_costs(session: Session, model_id: str, work: Sequence[ledger.Work], li
             arrays = {name: row[name].chunk(0).values.to_numpy() for name in ("flux", "ivar", "z")}
             flux_BL, ivar_BL = (arrays[name].reshape(len(arrays["z"]), -1) for name in ("flux", "ivar"))
             with clock("rebin and normalise"):
-                groups = [group for _, group in loaded_groups(scorer.model.vae, flux_BL, ivar_BL, arrays["z"])]
+                found = loaded_groups(scorer.model.vae, scorer.model.sky, flux_BL, ivar_BL, arrays["z"])
+                groups = [group for _, group, _ in found]
             with clock("encode and decode"):
                 for group in groups:
                     fitted(scorer.model.vae, group)

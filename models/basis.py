@@ -10,6 +10,7 @@ that a few bright spectra decide, and the basis repeats their forests.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -72,12 +73,10 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
     """
     n_basis = basis_RK.shape[1]
     weighted_BR = weight_BR * flux_BR
-    first, second = torch.triu_indices(n_basis + 1, n_basis + 1, device=flux_BR.device)
-    normal_BJJ = torch.empty(len(flux_BR), n_basis + 1, n_basis + 1, device=flux_BR.device)
+    n_terms = n_basis + 1
     each = len(mean_R) // len(pairs_RP)
     normal_BP = (weight_BR.view(len(weight_BR), -1, each).sum(2) if each > 1 else weight_BR) @ pairs_RP
-    normal_BJJ[:, first, second] = normal_BP
-    normal_BJJ[:, second, first] = normal_BP
+    normal_BJJ = normal_BP.index_select(1, _square(n_terms, flux_BR.device)).view(-1, n_terms, n_terms)
     with_mean_B, with_basis_BK = weighted_BR @ mean_R, weighted_BR @ basis_RK
     mean_mean_B, mean_basis_BK, basis_BKK = normal_BJJ[:, 0, 0], normal_BJJ[:, 0, 1:], normal_BJJ[:, 1:, 1:]
     eye = torch.eye(n_basis, device=flux_BR.device)
@@ -90,6 +89,16 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
         quadratic = mean_mean_B + (mean_BK * (2.0 * mean_basis_BK + (basis_BKK @ mean_BK[:, :, None])[:, :, 0])).sum(1)
         level_B = ((with_mean_B + (mean_BK * with_basis_BK).sum(1) + 1.0) / (quadratic + 1.0)).clamp(0.1, 10.0)
     return Posterior(level_B, mean_BK, torch.cholesky_inverse(factor))
+
+
+@lru_cache(maxsize=8)
+def _square(n_terms: int, device: torch.device) -> Tensor:
+    """Where each element of a symmetric matrix, row by row, is among the pairs of its upper triangle."""
+    first, second = torch.triu_indices(n_terms, n_terms, device=device)
+    pair_JJ = torch.empty(n_terms, n_terms, dtype=torch.int64, device=device)
+    pair_JJ[first, second] = torch.arange(len(first), device=device)
+    pair_JJ[second, first] = pair_JJ[first, second]
+    return pair_JJ.view(-1)
 
 
 def soften(weight: Tensor, scatter: Tensor) -> Tensor:

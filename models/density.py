@@ -1,86 +1,88 @@
-"""Density of the latent space: a mixture of Gaussians with full covariances."""
+"""Density of the latent space, given where and how well a spectrum was seen: a normalising flow.
+
+Affine couplings (Dinh, Sohl-Dickstein & Bengio 2017, ICLR) whose networks see the conditions too. What an embedding
+can be depends on redshift, as other lines are in range, and on S/N, as faint spectra are pulled to the middle.
+Legend: B spectra, D latent dimensions, Q conditions.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-COMPONENTS = 8
-ITERATIONS = 60
-RIDGE = 1e-3  # added to the diagonal of every covariance
+LAYERS = 6
+HIDDEN = 64
+BATCH = 512
+STEPS = 1200  # of the fit,
+EPOCHS = 40  # but no more rounds than these: few spectra then give little more than one Gaussian
+PEAK_RATE = 2e-3
+WEIGHT_DECAY = 1e-3
+STRETCH = 1.5  # largest logarithm of a factor in one coupling
+HELD = 200.0  # nat, beyond which a spectrum teaches nothing: it is no ordinary one
 
 
-@dataclass
-class GaussianMixture:
-    """K Gaussians in D dimensions, kept as whitening matrices so that scoring is one matrix product."""
+class Flow(nn.Module):
+    """−log p(latent | conditions) through a chain of couplings to a unit normal."""
 
-    log_weight_K: Tensor
-    mean_KD: Tensor
-    whiten_KDD: Tensor  # upper triangular U with U Uᵀ = inverse covariance: y = (x − mean) U is unit normal
+    latent_2D: Tensor  # mean and scatter
+    condition_2Q: Tensor
+    order_ND: Tensor  # int64, the dimensions in each coupling's own order
 
-    def neg_log_density(self, latent_BD: Tensor) -> Tensor:
+    def __init__(self, n_latent: int, n_conditions: int) -> None:
+        super().__init__()
+        self.register_buffer("latent_2D", torch.stack([torch.zeros(n_latent), torch.ones(n_latent)]))
+        self.register_buffer("condition_2Q", torch.stack([torch.zeros(n_conditions), torch.ones(n_conditions)]))
+        orders = [torch.randperm(n_latent, generator=torch.Generator().manual_seed(layer)) for layer in range(LAYERS)]
+        self.register_buffer("order_ND", torch.stack(orders))
+        self.kept = n_latent - n_latent // 2  # dimensions that each coupling leaves as they are
+        moved = n_latent - self.kept
+        self.nets = nn.ModuleList(_coupling(self.kept + n_conditions, 2 * moved) for _ in range(LAYERS))
+
+    def neg_log_density(self, latent_BD: Tensor, condition_BQ: Tensor) -> Tensor:
         """Return −log p of each latent vector, [B]; larger is rarer."""
-        return -torch.logsumexp(self._log_joint(latent_BD), 1)
-
-    def to(self, device: torch.device) -> GaussianMixture:
-        """Return the same mixture on another device."""
-        parts = (self.log_weight_K, self.mean_KD, self.whiten_KDD)
-        return GaussianMixture(*(part.to(device) for part in parts))
-
-    def _log_joint(self, latent_BD: Tensor) -> Tensor:
-        n_components, n_latent = self.mean_KD.shape
-        flat_DE = self.whiten_KDD.permute(1, 0, 2).reshape(n_latent, -1)
-        shift_E = (self.mean_KD[:, None, :] @ self.whiten_KDD).reshape(-1)
-        white_BKD = (latent_BD @ flat_DE - shift_E).view(-1, n_components, n_latent)
-        log_det_K = self.whiten_KDD.diagonal(dim1=1, dim2=2).log().sum(1)
-        constant_K = self.log_weight_K + log_det_K - 0.5 * n_latent * math.log(2.0 * math.pi)
-        return constant_K - 0.5 * torch.square(white_BKD).sum(2)
+        mean_D, scatter_D = self.latent_2D
+        given_BQ = (condition_BQ - self.condition_2Q[0]) / self.condition_2Q[1]
+        value_BD, volume_B = (latent_BD - mean_D) / scatter_D, scatter_D.log().sum()
+        for order_D, net in zip(self.order_ND, self.nets, strict=True):
+            value_BD = value_BD.index_select(1, order_D)
+            kept, moved = value_BD[:, : self.kept], value_BD[:, self.kept :]
+            shift, stretch = net(torch.cat([kept, given_BQ], 1)).chunk(2, dim=1)
+            stretch = STRETCH * torch.tanh(stretch)
+            volume_B = volume_B - stretch.sum(1)
+            value_BD = torch.cat([kept, (moved + shift) * torch.exp(stretch)], 1)
+        constant = 0.5 * latent_BD.shape[1] * math.log(2.0 * math.pi)
+        result: Tensor = 0.5 * value_BD.square().sum(1) + volume_B + constant
+        return result
 
     @classmethod
-    def fit(cls, latent_BD: Tensor, seed: int, components: int = COMPONENTS) -> GaussianMixture:
-        """Fit by expectation–maximisation from k-means++ seeds, in float64 and deterministically.
-
-        Fewer components are used when there are fewer than 20 vectors a dimension for each.
-        """
-        data = latent_BD.detach().double().cpu()
-        n_rows, n_latent = data.shape
-        components = max(1, min(components, n_rows // (20 * n_latent)))
-        generator = torch.Generator().manual_seed(seed)
-        responsibility = _nearest(data, _spread(data, components, generator))
-        mixture = cls._maximise(data, responsibility)
-        for _ in range(ITERATIONS if components > 1 else 0):
-            mixture = cls._maximise(data, torch.softmax(mixture._log_joint(data), 1))
-        return cls(*(part.float() for part in (mixture.log_weight_K, mixture.mean_KD, mixture.whiten_KDD)))
-
-    @classmethod
-    def _maximise(cls, data: Tensor, responsibility_BK: Tensor) -> GaussianMixture:
-        count_K = responsibility_BK.sum(0) + 1e-6
-        mean_KD = responsibility_BK.T @ data / count_K[:, None]
-        second_KDD = torch.einsum("bk,bd,be->kde", responsibility_BK, data, data) / count_K[:, None, None]
-        eye = torch.eye(data.shape[1], dtype=data.dtype)
-        covariance = second_KDD - mean_KD[:, :, None] * mean_KD[:, None, :]
-        # shrink towards a sphere while a component holds few vectors
-        mean_variance = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=RIDGE)
-        share = (data.shape[1] / (count_K + data.shape[1]))[:, None, None]
-        covariance = (1.0 - share) * covariance + share * mean_variance[:, None, None] * eye + RIDGE * eye
-        factor = torch.linalg.cholesky(covariance)
-        whiten = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False).transpose(1, 2)
-        return cls((count_K / count_K.sum()).log(), mean_KD, whiten.contiguous())
+    def fit(cls, latent_BD: Tensor, condition_BQ: Tensor, seed: int) -> Flow:
+        """Fit by maximum likelihood, on the CPU and deterministically."""
+        latent_BD, condition_BQ = latent_BD.detach().float().cpu(), condition_BQ.detach().float().cpu()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            flow = cls(latent_BD.shape[1], condition_BQ.shape[1])
+            for moments, values in ((flow.latent_2D, latent_BD), (flow.condition_2Q, condition_BQ)):
+                moments.copy_(torch.stack([values.mean(0), values.std(0).nan_to_num(1.0).clamp(min=1e-3)]))
+            per_epoch = max(1, len(latent_BD) // BATCH)
+            epochs = min(EPOCHS, -(-STEPS // per_epoch))
+            optimizer = torch.optim.AdamW(flow.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * per_epoch + 1)
+            for _ in range(epochs):
+                for rows in torch.randperm(len(latent_BD)).tensor_split(per_epoch):
+                    loss = flow.neg_log_density(latent_BD[rows], condition_BQ[rows]).clamp(max=HELD).mean()
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+                    optimizer.step()
+                    schedule.step()
+        return flow.eval().requires_grad_(False)
 
 
-def _spread(data: Tensor, components: int, generator: torch.Generator) -> Tensor:
-    """Choose starting means far apart (k-means++, Arthur & Vassilvitskii 2007)."""
-    chosen = [int(torch.randint(len(data), (1,), generator=generator))]
-    nearest = torch.square(data - data[chosen[0]]).sum(1)
-    while len(chosen) < components:
-        chosen.append(int(torch.multinomial(nearest + 1e-12, 1, generator=generator)))
-        nearest = torch.minimum(nearest, torch.square(data - data[chosen[-1]]).sum(1))
-    return data[chosen]
-
-
-def _nearest(data: Tensor, centre_KD: Tensor) -> Tensor:
-    index = torch.cdist(data, centre_KD).argmin(1)
-    return torch.nn.functional.one_hot(index, len(centre_KD)).double()
+def _coupling(n_in: int, n_out: int) -> nn.Module:
+    """A small network that begins as nothing."""
+    last = nn.Linear(HIDDEN, n_out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(n_in, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last)

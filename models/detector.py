@@ -18,10 +18,8 @@ EPOCHS = 14
 BATCH = 256
 PEAK_RATE = 2e-3
 WEIGHT_DECAY = 2e-2
-SMOOTHING = 0.01  # of the labels
 HELD = 8.0  # σ of a feature, beyond which it counts no further
-DOUBTED = 0.02  # share of the ordinary examples, the most suspicious ones, that the second fit leaves out
-STRATA = 20  # of loudness, in which they are sought
+ODD = 0.05  # share of the ordinary examples that may be of the kinds themselves; half or twice as many do as well
 LOWEST = -30.0  # log odds where nothing has been learned
 
 
@@ -78,27 +76,18 @@ class Detector(nn.Module):
         return joint, torch.tensor(members, device=odds_NC.device)[own.argmax(1)]
 
     @classmethod
-    def fit(
-        cls, features_NF: Tensor, label_N: Tensor, loudness_N: Tensor, kinds: tuple[Kind, ...], seed: int
-    ) -> Detector:
-        """Fit to examples, twice: the second time without the ordinary ones that the first finds most suspicious.
+    def fit(cls, features_NF: Tensor, label_N: Tensor, kinds: tuple[Kind, ...], seed: int) -> Detector:
+        """Fit to examples.
 
-        A survey's own spectra stand for ordinary ones, and a few of them are not.
+        A survey's own spectra stand for ordinary ones, and a few of them are not: the likelihood knows of such labels
+        (forward correction, Patrini et al. 2017, CVPR), so that they do not teach what is to be found as ordinary.
 
         Args:
             features_NF: of ``models.features``, any floating type.
             label_N: 0 for an ordinary spectrum, else 1 + index of its kind.
-            loudness_N: their S/N or the like; ordinary ones are doubted beside others as loud.
             kinds: what the labels mean.
             seed: of weights, order and dropout.
         """
-        first = cls._fitted(features_NF, label_N, kinds, seed)
-        total_N = first.family(first._all_odds(features_NF), "")[0]
-        kept = ~_doubted(total_N, label_N == 0, loudness_N)
-        return cls._fitted(features_NF[kept], label_N[kept], kinds, seed)
-
-    @classmethod
-    def _fitted(cls, features_NF: Tensor, label_N: Tensor, kinds: tuple[Kind, ...], seed: int) -> Detector:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             detector = cls(kinds, features_NF.shape[1]).to(features_NF.device)
@@ -106,6 +95,7 @@ class Detector(nn.Module):
             detector.scale_F.copy_(features_NF.float().std(0).clamp(min=1e-3))
             count_K = torch.bincount(label_N, minlength=1 + len(kinds)).clamp(min=1).log()
             detector.prior_C.copy_(count_K[1:] - count_K[0])
+            mislabelled = _mislabelled(label_N)
             optimizer = torch.optim.AdamW(detector.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
             per_epoch = max(1, math.ceil(len(label_N) / BATCH))
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=EPOCHS * per_epoch + 1)
@@ -113,15 +103,12 @@ class Detector(nn.Module):
                 for rows in torch.randperm(len(label_N)).tensor_split(per_epoch):
                     rows = rows.to(label_N.device)
                     logits = detector(features_NF[rows].float())
-                    loss = nn.functional.cross_entropy(logits, label_N[rows], label_smoothing=SMOOTHING)
+                    loss = _loss(logits, label_N[rows], mislabelled)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     schedule.step()
         return detector.eval().requires_grad_(False)
-
-    def _all_odds(self, features_NF: Tensor) -> Tensor:
-        return torch.cat([self.log_odds(part.float()) for part in torch.split(features_NF, 4096)])
 
 
 def _layers(n_features: int, n_out: int) -> list[nn.Module]:
@@ -132,15 +119,15 @@ def _layers(n_features: int, n_out: int) -> list[nn.Module]:
     return [*layers, nn.Linear(sizes[-1], n_out)]
 
 
-def _doubted(total_N: Tensor, ordinary_N: Tensor, loudness_N: Tensor) -> Tensor:
-    """Return which ordinary examples are the most suspicious of those as loud, bool [N].
+def _mislabelled(label_N: Tensor) -> float:
+    """Return the log probability that an example of some kind is among those labelled ordinary."""
+    n_ordinary = int((label_N == 0).sum())
+    odd = ODD * n_ordinary
+    return math.log(max(odd, 1e-9) / max(odd + len(label_N) - n_ordinary, 1e-9))
 
-    Over all of them they would be the loudest, in which every model's errors show.
-    """
-    rows = torch.nonzero(ordinary_N)[:, 0]
-    doubted_N = torch.zeros_like(ordinary_N)
-    for some in torch.argsort(loudness_N[rows], stable=True).tensor_split(STRATA):
-        alike = rows[some]
-        most = round(DOUBTED * len(alike))
-        doubted_N[alike[torch.argsort(total_N[alike], stable=True)[len(alike) - most :]]] = True
-    return doubted_N
+
+def _loss(logits: Tensor, label_N: Tensor, mislabelled: float) -> Tensor:
+    """Return the mean −log p of labels, of which the ordinary ones may be wrong."""
+    log_p = torch.log_softmax(logits, 1)
+    ordinary_N = torch.logaddexp(log_p[:, 0], torch.logsumexp(log_p[:, 1:], 1) + mislabelled)
+    return -torch.where(label_N == 0, ordinary_N, log_p.gather(1, label_N[:, None])[:, 0]).mean()

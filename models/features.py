@@ -15,7 +15,6 @@ from models.vae import CLIP, Prepared
 
 FINE = 8  # bins of an observed-frame block
 TINY = 1e-20
-LOUDNESS = -6  # column of the whole spectrum's S/N, counted from the end
 
 
 def compressed(values: Tensor) -> Tensor:
@@ -61,22 +60,16 @@ def _pairs_of(fine: Tensor) -> Tensor:
     return fine[:, :used].reshape(len(fine), -1, 2).sum(2)
 
 
-def context_features(
-    spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor, n_bins_B: Tensor
-) -> Tensor:
-    """Return what the whole spectrum tells, [B, 8]; these are the last of the features."""
-    known_B = n_bins_B.clamp(min=1).to(chi2_B.dtype)
-    signal_B = (spectra.weight_BO * spectra.flux_BO).sum(1) * spectra.weight_BO.sum(1).clamp(min=TINY).rsqrt()
-    return torch.stack(
-        [
-            redshift_B,
-            torch.log1p(redshift_B),
-            compressed(signal_B),
-            torch.log(spectra.weight_BO.sum(1) / known_B + 1e-3),
-            spectra.slip_B.to(chi2_B.dtype) / 10.0,
-            compressed(global_B),
-            torch.log(chi2_B / known_B + 0.1),
-            known_B / N_OBSERVED,
-        ],
-        1,
-    )
+def conditions(spectra: Prepared, redshift_B: Tensor) -> Tensor:
+    """Return where and how well spectra were seen, [B, 4]: ln(1 + z), S/N, mean weight and how much of the range."""
+    total_B, known_B = spectra.weight_BO.sum(1), (spectra.weight_BO > 0).sum(1).clamp(min=1).to(redshift_B.dtype)
+    signal_B = (spectra.weight_BO * spectra.flux_BO).sum(1) * total_B.clamp(min=TINY).rsqrt()
+    parts = [torch.log1p(redshift_B), compressed(signal_B), torch.log(total_B / known_B + 1e-3), known_B / N_OBSERVED]
+    return torch.stack(parts, 1)
+
+
+def context_features(spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor) -> Tensor:
+    """Return what the whole spectrum tells besides its ``conditions``, [B, 4]."""
+    known_B = (spectra.weight_BO > 0).sum(1).clamp(min=1).to(chi2_B.dtype)
+    slip_B = spectra.slip_B.to(chi2_B.dtype) / 10.0
+    return torch.stack([redshift_B, slip_B, compressed(global_B), torch.log(chi2_B / known_B + 0.1)], 1)

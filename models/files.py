@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from models.config import VAEConfig
-from models.density import GaussianMixture
+from models.density import Flow
 from models.detector import Detector, Kind
 from models.filters import STRIDES, WIDTHS, ModelError
 from models.grid import FIRST_WAVELENGTH, N_NATIVE, N_OBSERVED, PIXEL, STEP
@@ -24,7 +24,7 @@ from models.vae import VAE
 
 WEIGHTS = "model.safetensors"
 SETTINGS = "model.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class ModelFileError(ValueError):
@@ -130,9 +130,9 @@ def _identity(settings: dict[str, Any]) -> str:
 
 def _tensors(model: TrainedModel) -> dict[str, torch.Tensor]:
     tensors = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
-    tensors |= {f"density.{name}": value for name, value in vars(model.density).items()}
+    tensors |= {f"density.{name}": value for name, value in model.density.state_dict().items()}
     tensors["model_error.fraction_SWR"] = model.model_error.fraction_SWR
-    tensors |= {f"sky.{name}": value for name, value in vars(model.sky).items()}
+    tensors |= {f"sky.{one.name}": getattr(model.sky, one.name) for one in fields(model.sky)}
     tensors |= {f"detector.{name}": value for name, value in model.detector.state_dict().items()}
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -140,7 +140,10 @@ def _tensors(model: TrainedModel) -> dict[str, torch.Tensor]:
 def _model(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> TrainedModel:
     vae = VAE(VAEConfig(**settings["vae"]))
     vae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("vae.")})
-    density = GaussianMixture(**{name[8:]: value for name, value in tensors.items() if name.startswith("density.")})
+    flow = {name[8:]: value for name, value in tensors.items() if name.startswith("density.")}
+    density = Flow(flow["latent_2D"].shape[1], flow["condition_2Q"].shape[1])
+    density.load_state_dict(flow)
+    density.eval().requires_grad_(False)
     error = ModelError(tensors["model_error.fraction_SWR"])
     sky = Sky(**{name[4:]: value for name, value in tensors.items() if name.startswith("sky.")})
     learned = {name[9:]: value for name, value in tensors.items() if name.startswith("detector.")}

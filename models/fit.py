@@ -14,13 +14,12 @@ from torch import Tensor
 
 from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
-from models.density import GaussianMixture
+from models.density import Flow
 from models.detector import Detector, Kind
-from models.features import LOUDNESS
+from models.features import conditions
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
-from models.rebin import half_bins
 from models.scores import features, residuals
 from models.sky import Sky
 from models.trained import TrainedModel, fitted_groups, refined
@@ -258,9 +257,8 @@ def finish(
     if state.best:
         vae.load_state_dict(state.best)
     cpu = torch.device("cpu")
+    density = _density(vae, training.to(cpu), state.config.seed)
     with torch.no_grad():
-        latents = torch.cat([latent for _, _, latent, _ in fitted_groups(vae, training.to(cpu))])
-        density = GaussianMixture.fit(latents, state.config.seed)
         pieces = [
             (*residuals(group, model), group.weight_BO, group.offset_B)
             for _, group, _, model in fitted_groups(vae, validation.to(cpu))
@@ -273,16 +271,24 @@ def finish(
     return model
 
 
+def _density(vae: VAE, training: Prepared, seed: int) -> Flow:
+    latents, given = [], []
+    with torch.no_grad():
+        for _, group, latent_GD, _ in fitted_groups(vae, training):
+            latents.append(latent_GD)
+            given.append(conditions(group, vae.grid.redshift(group.offset_B - group.slip_B)))
+    return Flow.fit(torch.cat(latents), torch.cat(given), seed)
+
+
 def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind, ...], seed: int) -> None:
     """Give a model its sky, from the first examples, and its detector, from all of them."""
-    seen: list[tuple[Tensor, ...]] = []
+    seen: list[tuple[Tensor, Tensor]] = []
     for flux, ivar, z, label_N in examples:
         if not seen:
-            model.sky = Sky.of(half_bins(torch.as_tensor(flux), torch.as_tensor(ivar))[1])
-        features_BF = features(model, flux, ivar, z).half()
-        seen.append((features_BF, label_N, features_BF[:, LOUDNESS].float()))
-    features_NF, label_N, loudness_N = (torch.cat(part) for part in zip(*seen, strict=True))
-    model.detector = Detector.fit(features_NF, label_N, loudness_N, kinds, seed)
+            model.sky = Sky.of(torch.as_tensor(ivar))
+        seen.append((features(model, flux, ivar, z).half(), label_N))
+    features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    model.detector = Detector.fit(features_NF, label_N, kinds, seed)
 
 
 def _schedule(done: float) -> float:

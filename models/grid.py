@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ def native_wavelength() -> NDArray[np.float64]:
     return np.asarray(FIRST_WAVELENGTH + PIXEL * np.arange(N_NATIVE), np.float64)
 
 
+@cache
 def bin_of_pixel() -> NDArray[np.int64]:
     """Return the observed log bin each native pixel falls in, shape [L]; every pixel is in exactly one."""
     return np.floor(np.log10(native_wavelength() / FIRST_WAVELENGTH) / STEP + 1e-9).astype(np.int64)
@@ -67,6 +68,10 @@ class RestGrid:
         """The bins' centres at rest, vacuum Å, shape [R]."""
         bins = np.arange(self.n_rest) + 0.5 - self.max_shift
         return np.asarray(FIRST_WAVELENGTH * 10.0 ** (bins * STEP), np.float64)
+
+    def redshift(self, offset_B: torch.Tensor) -> torch.Tensor:
+        """Return the redshifts, to half a bin, of rest-frame bins of the first observed bin, [B]."""
+        return torch.pow(10.0, (self.max_shift - offset_B).float() * STEP) - 1.0
 
     def offset(self, z_B: torch.Tensor) -> torch.Tensor:
         """Return the rest-frame bin of each spectrum's first observed bin, int64 [B].

@@ -69,10 +69,12 @@ def to_half_bins(values_BO: torch.Tensor) -> torch.Tensor:
     return out_BO2.view(len(values_BO), -1)
 
 
-def to_native(values_BO: torch.Tensor) -> torch.Tensor:
-    """Interpolate values at the observed log bins' centres to the native pixels, [B, O] → [B, L]."""
+def to_native(values_BO: torch.Tensor, pixel_P: torch.Tensor | None = None) -> torch.Tensor:
+    """Interpolate values at the observed log bins' centres to native pixels, all or some, [B, O] → [B, L] or [B, P]."""
     low, fraction = _interpolation(values_BO.device)
-    return torch.lerp(values_BO[:, low], values_BO[:, low + 1], fraction)
+    if pixel_P is not None:
+        low, fraction = low[pixel_P], fraction[pixel_P]
+    return torch.lerp(values_BO.index_select(1, low), values_BO.index_select(1, low + 1), fraction)
 
 
 @lru_cache(maxsize=4)

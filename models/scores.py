@@ -13,16 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.features import compressed, context_features, residual_features
+from models.features import compressed, conditions, context_features, residual_features
 from models.filters import BOX_WIDTHS, STRIDES, WIDTHS, box_sums, centre_wavelengths, width_kms
 from models.grid import N_OBSERVED
 from models.rebin import to_half_bins
 from models.redshift import kms
-from models.trained import TrainedModel, fitted, loaded_groups
+from models.trained import Fine, TrainedModel, fitted, loaded_groups
 from models.vae import Prepared
 
 N_WINDOWS = 5
 FAMILIES = ("blend", "instrument", "redshift")  # of the detector's kinds, each a score of its own
+MOST_SQUARE = 8.0  # the square of a box's σ counts to 64
 FAINT = 0.1  # fraction of the mean flux below which the model's error shrinks no further
 TINY = 1e-30
 
@@ -45,7 +46,7 @@ class ScoreBatch:
     local_absorption: Float  # deepest box, a positive σ
     local_absorption_wavelength: Float  # its centre, observed Å
     local_absorption_width: Float  # km/s
-    density: Float  # −log p of the embedding
+    density: Float  # −log p of the embedding at its redshift and S/N
     detection: Float  # log odds of any known kind of departure against none, nat
     blend: Float  # the same of a second source of light, or another one altogether
     blend_kind: NDArray[np.int64]  # index of the likeliest such kind in the detector's; −1 without a detector
@@ -89,9 +90,9 @@ def _measure(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> _Meas
     redshift_B = torch.as_tensor(np.asarray(z_B, np.float32), device=model.vae.mean_R.device)
     order: list[Tensor] = []
     parts: list[_Measured] = []
-    for rows, group in loaded_groups(model.vae, flux_BL, ivar_BL, z_B):
+    for rows, group, fine in loaded_groups(model.vae, model.sky, flux_BL, ivar_BL, z_B):
         order.append(rows)
-        parts.append(_measured(model, group, redshift_B[rows], *fitted(model.vae, group)))
+        parts.append(_measured(model, group, fine, redshift_B[rows], *fitted(model.vae, group)))
     back_B = torch.argsort(torch.cat(order))
     return _Measured(*(torch.cat(part)[back_B] for part in zip(*parts, strict=True)))
 
@@ -130,6 +131,7 @@ class _Measured(NamedTuple):
     """What needs all bins of B spectra; few numbers each, from which all of them are scored at once."""
 
     latent_BD: Tensor
+    conditions_BQ: Tensor  # that its density depends on
     mean_flux: Tensor
     n_bins: Tensor
     chi2: Tensor
@@ -140,22 +142,29 @@ class _Measured(NamedTuple):
     features_BF: Tensor  # of the detector
 
 
-def _measured(model: TrainedModel, spectra: Prepared, z_B: Tensor, latent_BD: Tensor, model_BO: Tensor) -> _Measured:
+def _measured(
+    model: TrainedModel, spectra: Prepared, fine: Fine, z_B: Tensor, latent_BD: Tensor, model_BO: Tensor
+) -> _Measured:
     weight_BO = spectra.weight_BO
     weighted_BO, level_BO = residuals(spectra, model_BO)
     pull_BO = torch.square(weighted_BO) / weight_BO.clamp(min=TINY)
     chi2_B, n_bins_B = pull_BO.sum(1), (weight_BO > 0).sum(1)
     soft_B = (pull_BO / (1.0 + weight_BO * model.vae.scatter_of(spectra))).sum(1)
-    sigma, first, sky = _all_boxes(model, spectra, model_BO, weighted_BO, level_BO)
+    sigma, first = _all_boxes(model, spectra, fine, model_BO, weighted_BO, level_BO)
+    conditions_BQ = conditions(spectra, z_B)
     parts = [
         residual_features(spectra, weighted_BO, pull_BO, model.vae.grid.n_rest),
-        compressed(torch.cat([sigma, sky], 1)),
+        compressed(sigma),
+        (sigma * sigma.abs() / MOST_SQUARE).clamp(-MOST_SQUARE, MOST_SQUARE),  # as log likelihood ratios go
+        model.sky.features(fine.on_lines, model_BO),
         latent_BD,
-        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float()), n_bins_B),
+        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float())),
+        conditions_BQ,
     ]
     mean_flux = model_BO.mean(1) * spectra.scale_B
     slip_B = kms(spectra.slip_B)
-    return _Measured(latent_BD, mean_flux, n_bins_B, chi2_B, soft_B, slip_B, sigma, first, torch.cat(parts, 1))
+    features_BF = torch.cat(parts, 1)
+    return _Measured(latent_BD, conditions_BQ, mean_flux, n_bins_B, chi2_B, soft_B, slip_B, sigma, first, features_BF)
 
 
 def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
@@ -166,7 +175,7 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     up = boxes.pick(boxes.sigma.argmax(1))
     down = boxes.pick(boxes.sigma.argmin(1))
     n_trials = n_bins * sum(1.0 / width for width in BOX_WIDTHS)
-    density = model.density.neg_log_density(measured.latent_BD)
+    density = model.density.neg_log_density(measured.latent_BD, measured.conditions_BQ)
     odds_BC = model.detector.log_odds(measured.features_BF)
     blend, instrument, redshift = (model.detector.family(odds_BC, name) for name in FAMILIES)
     return {
@@ -196,37 +205,34 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
 
 
 def _all_boxes(
-    model: TrainedModel, spectra: Prepared, model_BO: Tensor, weighted_BO: Tensor, level_BO: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return σ and first bin of every width's highest and deepest box, [B, 2 W], and what the sky left, [B, F']."""
+    model: TrainedModel, spectra: Prepared, fine: Fine, model_BO: Tensor, weighted_BO: Tensor, level_BO: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return σ and first bin of every width's highest and deepest box, [B, 2 W] each."""
     errors = model.model_error.observed(spectra.offset_B)
-    found, sky = _half_boxes(model, spectra, model_BO, errors[0][0] * level_BO)
-    sums = zip(box_sums(weighted_BO), box_sums(spectra.weight_BO), errors, WIDTHS, STRIDES, strict=True)
+    found = _half_boxes(fine, model_BO, errors[0][0] * level_BO)
+    some_BO = spectra.weight_BO + TINY  # where nothing is known, σ is 0
+    sums = zip(box_sums(weighted_BO), box_sums(some_BO), errors, WIDTHS, STRIDES, strict=True)
     for top, total, (mean, half), width, stride in sums:
         middle = level_BO[:, width // 2 : N_OBSERVED - (width - 1) // 2 : stride][:, : top.shape[1]]
         found += _best(top, total, mean.addcmul_(half, torch.sign(top)).mul_(middle), stride)
     sigma, first = (torch.stack(part, 1) for part in zip(*found, strict=True))
-    return sigma, first, sky
+    return sigma, first
 
 
-def _half_boxes(
-    model: TrainedModel, spectra: Prepared, model_BO: Tensor, error_BO: Tensor
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Return σ and first bin of the highest and the deepest half bin, and what the sky left, [B, F']."""
-    if spectra.pull_BH is None or spectra.weight_BH is None:
-        raise ValueError("expected spectra with half bins, see loaded_groups")
-    weight_BH = spectra.weight_BH
-    weighted_BH = torch.addcmul(spectra.pull_BH, weight_BH, to_half_bins(model_BO), value=-1.0)
+def _half_boxes(fine: Fine, model_BO: Tensor, error_BO: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return σ and first bin of the highest and the deepest half bin."""
+    weight_BH = fine.weight_BH
+    weighted_BH = torch.addcmul(fine.pull_BH, weight_BH, to_half_bins(model_BO), value=-1.0)
     spread_BO2 = weight_BH.view(len(weight_BH), -1, 2) * torch.square(error_BO)[:, :, None]
     spread_BH = spread_BO2.add_(1.0).view_as(weight_BH).mul_(weight_BH).clamp_(min=TINY)
     ratio_BH = spread_BH.rsqrt_().mul_(weighted_BH)
-    found = [(ratio_BH.gather(1, best[:, None])[:, 0], best * 0.5) for best in _extremes(ratio_BH)]
-    return found, model.sky.features(weighted_BH, weight_BH, ratio_BH)
+    return [(ratio_BH.gather(1, best[:, None])[:, 0], best * 0.5) for best in _extremes(ratio_BH)]
 
 
 def _best(top: Tensor, total: Tensor, error: Tensor, stride: float) -> list[tuple[Tensor, Tensor]]:
     """Return σ = A / √(W + e² W²) and first bin of the highest and of the deepest box; ``error`` is overwritten."""
-    ratio = error.mul_(total).square_().add_(total).clamp_(min=TINY).rsqrt_().mul_(top)
+    error.mul_(total)
+    ratio = torch.addcmul(total, error, error, out=error).rsqrt_().mul_(top)
     return [(ratio.gather(1, best[:, None])[:, 0], best * stride) for best in _extremes(ratio)]
 
 

@@ -1,68 +1,106 @@
 """Where the night sky is bright, and what it leaves when it is subtracted a little wrong.
 
 Learned from the errors of a survey's spectra: lines of the sky are where the variance rises above its surroundings.
-Legend: H half bins of the observed range, S segments of it.
+They are looked at in native pixels, as a line slipped by a part of its width leaves nothing in wider bins.
+Legend: B spectra, L native pixels, P pixels on sky lines, S segments of the observed range.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.grid import N_FINE
+from models.grid import native_wavelength
+from models.rebin import to_native
 
-SEGMENTS = 16
-AROUND = 151  # half bins, 10,400 km/s, whose median variance is the surroundings'
-BRIGHT = 0.3  # share of the variance that a line makes, from which its half bins count as sky
+SEGMENTS = 32  # of equal width in ln λ; patterns are looked for in each, in pairs, in fours … and in all
+AROUND = 301  # pixels, 240 Å, whose median variance is the surroundings'
+NEAR = 7  # pixels, 5.6 Å, in which the brightest line sets the scale
+FAINT = 0.05  # share of the variance that a line makes, from which its pixels count as sky
+BRIGHT = 0.3  # the same, from which they count as bright
 TINY = 1e-20
+
+
+class OnLines(NamedTuple):
+    """Pixels of B spectra on lines of the sky."""
+
+    pull_BP: Tensor  # ivar · flux
+    ivar_BP: Tensor
 
 
 @dataclass
 class Sky:
     """Patterns of subtraction errors: too much or too little, and slipped in wavelength."""
 
-    pattern_H2: Tensor  # in units of one flux error there: strength, slip
-    bright_H: Tensor  # 1 on lines, 0 between
+    pixel_P: Tensor  # int64, native pixels on lines
+    pattern_P2: Tensor  # in units of one flux error there: strength, slip
+    bright_P: Tensor  # 1 on bright lines, else 0
 
     def to(self, device: torch.device) -> Sky:
         """Return the same on another device."""
-        return Sky(self.pattern_H2.to(device), self.bright_H.to(device))
+        return Sky(self.pixel_P.to(device), self.pattern_P2.to(device), self.bright_P.to(device))
 
     @classmethod
     def none(cls) -> Sky:
         """Return a sky without lines."""
-        return cls(torch.zeros(N_FINE, 2), torch.zeros(N_FINE))
+        return cls(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2), torch.zeros(0))
 
     @classmethod
-    def of(cls, weight_BH: Tensor) -> Sky:
-        """Learn from inverse variances in half bins."""
-        weight_H = weight_BH.median(0).values
-        variance_H = 1.0 / weight_H.clamp(min=float(weight_H.max()) * 1e-6 + TINY)
-        padded = torch.nn.functional.pad(variance_H[None, None], (AROUND // 2, AROUND // 2), mode="replicate")[0, 0]
-        around_H = padded.unfold(0, AROUND, 1).median(1).values
-        share_H = (1.0 - around_H / variance_H).clamp(min=0.0)
-        strength_H = variance_H.sqrt() * share_H
-        slip_H = torch.zeros_like(strength_H)
-        slip_H[1:-1] = 0.5 * (strength_H[2:] - strength_H[:-2])
-        return cls(torch.stack([strength_H, slip_H], 1), (share_H > BRIGHT).to(variance_H.dtype))
+    def of(cls, ivar_BL: Tensor) -> Sky:
+        """Learn from inverse variances in native pixels."""
+        ivar_L = ivar_BL.median(0).values
+        variance_L = 1.0 / ivar_L.clamp(min=float(ivar_L.max()) * 1e-6 + TINY)
+        above_L = (variance_L - _padded(variance_L, AROUND).median(1).values).clamp(min=0.0)
+        share_L = above_L / variance_L
+        profile_L = above_L / _padded(above_L, NEAR).amax(1).clamp(min=TINY)
+        strength_L = variance_L.sqrt() * profile_L * (share_L > FAINT)
+        slip_L = torch.zeros_like(strength_L)
+        slip_L[1:-1] = 0.5 * (strength_L[2:] - strength_L[:-2])
+        pixel_P = torch.nonzero((strength_L != 0) | (slip_L != 0))[:, 0]
+        pattern_P2 = torch.stack([strength_L, slip_L], 1)[pixel_P]
+        return cls(pixel_P, pattern_P2, (share_L > BRIGHT).to(variance_L.dtype)[pixel_P])
 
-    def features(self, weighted_BH: Tensor, weight_BH: Tensor, sigma_BH: Tensor) -> Tensor:
-        """Return in every segment the σ of both patterns, and the mean square on lines and in all of it, [B, 4 S].
+    def on_lines(self, flux_BL: Tensor, ivar_BL: Tensor) -> OnLines:
+        """Return the pixels on lines; where ivar is 0 the flux may be anything."""
+        flux_BP, ivar_BP = flux_BL.index_select(1, self.pixel_P), ivar_BL.index_select(1, self.pixel_P)
+        return OnLines(flux_BP.mul_(ivar_BP).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0), ivar_BP)
+
+    def features(self, seen: OnLines, model_BO: Tensor) -> Tensor:
+        """Return the squared σ of the patterns in every run of segments, and the mean square on bright lines, [B, F].
 
         Args:
-            weighted_BH: w r of half bins. weight_BH: w. sigma_BH: r in units of all its errors.
+            seen: pixels on lines.
+            model_BO: the model in the same units, in observed bins.
         """
-        shape = (len(weighted_BH), SEGMENTS, -1)
-        used = N_FINE // SEGMENTS * SEGMENTS
-        weighted, weight, square = (
-            values[:, :used].reshape(shape).transpose(0, 1) for values in (weighted_BH, weight_BH, sigma_BH.square())
-        )
-        pattern_SH2 = self.pattern_H2[:used].view(SEGMENTS, -1, 2)
-        bright_SH1 = self.bright_H[:used].view(SEGMENTS, -1, 1)
-        bottom = weight @ pattern_SH2.square()
-        sigma = (weighted @ pattern_SH2) * bottom.clamp(min=TINY).rsqrt()
-        on_lines = (square @ bright_SH1) / bright_SH1.sum(1, keepdim=True).clamp(min=1.0)
-        spread = torch.cat([on_lines, square.mean(2, keepdim=True)], 2)
-        return torch.cat([sigma, 10.0 * (spread - 1.0)], 2).transpose(0, 1).flatten(1)
+        weighted_BP = torch.addcmul(seen.pull_BP, seen.ivar_BP, to_native(model_BO, self.pixel_P), value=-1.0)
+        pattern_PE, square_PE, bright_PS = self._tables
+        top = (weighted_BP @ pattern_PE).view(-1, 2, SEGMENTS)
+        bottom = (seen.ivar_BP @ square_PE).view(-1, 2, SEGMENTS)
+        found = []
+        while True:
+            found.append((top.square() / bottom.clamp(min=TINY)).sum(1))
+            if top.shape[2] == 1:
+                break
+            top, bottom = (part.view(len(part), 2, -1, 2).sum(3) for part in (top, bottom))
+        excess = (weighted_BP.square_() / seen.ivar_BP.clamp(min=TINY)) @ bright_PS - bright_PS.sum(0).sign()
+        return torch.log1p(torch.cat([*found, excess.clamp(min=-0.9)], 1))
+
+    @cached_property
+    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Patterns by segment [P, 2 S], their squares, and bright pixels by segment, of mean 1 in each, [P, S]."""
+        log = torch.as_tensor(native_wavelength(), device=self.pixel_P.device).log()
+        place_P = ((log - log[0]) / (log[-1] - log[0] + 1e-9) * SEGMENTS).long()[self.pixel_P]
+        segment_PS = torch.nn.functional.one_hot(place_P, SEGMENTS).to(self.pattern_P2.dtype)
+        pattern_PE = (self.pattern_P2[:, :, None] * segment_PS[:, None, :]).flatten(1)
+        bright_PS = self.bright_P[:, None] * segment_PS
+        return pattern_PE, pattern_PE.square(), bright_PS / bright_PS.sum(0).clamp(min=1.0)
+
+
+def _padded(values_L: Tensor, width: int) -> Tensor:
+    """Return every pixel's surroundings, [L, width]."""
+    edge = (width // 2, width // 2)
+    return torch.nn.functional.pad(values_L[None, None], edge, mode="replicate")[0, 0].unfold(0, width, 1)

@@ -11,9 +11,8 @@ validation loss never fell below the linear model's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +39,6 @@ class Prepared:
     scale_B: Tensor  # 1e-17 erg/s/cm²/Å
     offset_B: Tensor  # int64, rest-frame bin of the first observed bin
     slip_B: Tensor  # int64, bins by which offset_B was moved from the catalogued redshift's, see ``models.redshift``
-    pull_BH: Tensor | None = None  # Σ weight·flux in halves of the bins; kept for scoring only
-    weight_BH: Tensor | None = None  # Σ weight there
 
     def __len__(self) -> int:
         return len(self.scale_B)
@@ -58,16 +55,14 @@ class Prepared:
         """Return the same at other redshifts: ``shift_B`` bins further on the rest-frame grid."""
         return replace(self, offset_B=self.offset_B + shift_B, slip_B=self.slip_B + shift_B)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> list[Any]:
-        known = (self.flux_BO, self.weight_BO, self.scale_B, self.offset_B, self.slip_B)
-        return [None if part is None else change(part) for part in (*known, self.pull_BH, self.weight_BH)]
+    def _each(self, change: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        return [change(part) for part in (self.flux_BO, self.weight_BO, self.scale_B, self.offset_B, self.slip_B)]
 
     @classmethod
     def cat(cls, parts: list[Prepared]) -> Prepared:
         """Return all of ``parts`` as one."""
-        together: Iterator[Any] = zip(*(part._each(lambda values: values) for part in parts), strict=True)
-        joined: list[Any] = [None if same[0] is None else torch.cat(same) for same in together]
-        return cls(*joined)
+        together = zip(*(part._each(lambda values: values) for part in parts), strict=True)
+        return cls(*(torch.cat(same) for same in together))
 
 
 def prepare(flux_BO: Tensor, ivar_BO: Tensor, offset_B: Tensor) -> Prepared:

@@ -27,7 +27,8 @@ from pipeline.stores.objects import ObjectStore
 
 SEGMENT = 16_384  # training spectra a segment holds at most, over all workers; in memory 17 kB each
 VALIDATION = 4_096  # spectra that judge each segment, at most
-HOSTS = 24_000  # training spectra that departures are put into for the detector, about
+HOSTS = 48_000  # training spectra that departures are put into for the detector, about
+USUAL_A_SPECTRUM = 3.0  # departures; recall still grew from two to three
 FEWEST_A_KIND = 60  # departures of each kind, if need be several in one spectrum,
 MOST_A_SPECTRUM = 6.0  # but not more
 READERS = 4  # shards read at once by a worker
@@ -225,20 +226,20 @@ def fit(
     if worker.rank:
         return None
     judges = judges or read_spectra(plan, objects, state.vae, plan.validate, "validate")
-    examples = partial(_examples, plan, objects, worker)
+    examples = partial(_examples, plan, objects)
     return finish(state, share.read(0), judges, plan.provenance(), examples, KINDS)
 
 
-def _examples(plan: Plan, objects: ObjectStore, worker: Worker, model: TrainedModel) -> Iterator[Examples]:
-    """What the detector learns from: spectra of the first worker's first segment, without and with departures."""
-    shards = _until(plan.share(0, 0, worker.workers), lambda shard: shard.n_train, HOSTS)
+def _examples(plan: Plan, objects: ObjectStore, model: TrainedModel) -> Iterator[Examples]:
+    """What the detector learns from: training spectra, without and with departures."""
+    shards = _until(plan.train, lambda shard: shard.n_train, HOSTS)
     count = sum(shard.n_train for shard in shards)
     return examples(model, _samples(plan, objects, model, shards), departures_a_spectrum(count), plan.fit.seed)
 
 
 def departures_a_spectrum(hosts: int) -> float:
-    """Return how many departures each of so many spectra takes: two, or more where there would be few of a kind."""
-    return min(max(2.0, FEWEST_A_KIND * len(KINDS) / max(hosts, 1)), MOST_A_SPECTRUM)
+    """Return how many departures each of so many spectra takes: three, or more where there would be few of a kind."""
+    return min(max(USUAL_A_SPECTRUM, FEWEST_A_KIND * len(KINDS) / max(hosts, 1)), MOST_A_SPECTRUM)
 
 
 def _samples(plan: Plan, objects: ObjectStore, model: TrainedModel, shards: Sequence[ShardCount]) -> Iterator[Sample]:

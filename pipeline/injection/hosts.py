@@ -24,7 +24,9 @@ Flux = NDArray[np.float32]
 
 SIGNIFICANCE: Final = (5.0, 50.0)  # σ, between which injections are log-uniform
 TRIES: Final = (8, 8)  # hosts tried for one departure: any, then of the brighter quarter
-CANDIDATES: Final = 16  # drawn quasars among which a host's likeness is sought
+TRIES_REMADE: Final = (2, 6)  # each costs more, and most hosts are too faint
+CANDIDATES: Final = 6  # drawn quasars among which a host's likeness is sought
+MARGIN: Final = 3.0  # by which drawn quasars' departures may differ in strength
 COARSE: Final = 8  # pixels a step when likeness is judged
 REMADE: Final = frozenset({"weak_lines", "strong_iron", "double_peaked"})  # made of the quasar's own lines
 CONTROL: Final = "none"  # nothing is injected: what share of spectra passes anyway
@@ -110,7 +112,9 @@ def inject(
         row = int(rng.integers(len(hosts)))
         return Injected(row, hosts.flux_BL[row], hosts.ivar_BL[row], float(hosts.z_B[row]), float("nan"))
     for row in _order(rng, hosts, name):
-        departure, arms = _departure(rng, name, hosts, row)
+        if name in REMADE and not _within_reach(rng, name, hosts, row, wanted, yardstick):
+            continue
+        departure, arms = _departure(rng, name, hosts, row, CANDIDATES if name in REMADE else 1)
         if not 0 <= departure.z_seen <= z_max:
             continue
         full = yardstick.significance(departure, arms)
@@ -128,14 +132,25 @@ def _order(rng: np.random.Generator, hosts: Hosts, name: str) -> list[int]:
     rows = rng.permutation(rows)
     snr = np.nan_to_num(hosts.snr_B[rows], nan=-np.inf)
     bright = rows[snr >= np.sort(snr)[-((len(rows) + 3) // 4)]] if len(rows) else rows
-    first = rows[: TRIES[0]]
-    return [*first.tolist(), *bright[~np.isin(bright, first)][: TRIES[1]].tolist()]
+    n_any, n_bright = TRIES_REMADE if name in REMADE else TRIES
+    first = rows[:n_any]
+    return [*first.tolist(), *bright[~np.isin(bright, first)][:n_bright].tolist()]
 
 
-def _departure(rng: np.random.Generator, name: str, hosts: Hosts, row: int) -> tuple[Departure, list[Arm]]:
+def _within_reach(
+    rng: np.random.Generator, name: str, hosts: Hosts, row: int, wanted: float, yardstick: Yardstick
+) -> bool:
+    """Whether a host may show a departure so strongly, by any drawn quasar in place of the likest: much cheaper."""
+    departure, arms = _departure(rng, name, hosts, row, 1)
+    return yardstick.significance(departure, arms) * departure.most > wanted / MARGIN
+
+
+def _departure(
+    rng: np.random.Generator, name: str, hosts: Hosts, row: int, candidates: int
+) -> tuple[Departure, list[Arm]]:
     base_L, ivar_L, z = hosts.base_BL[row], hosts.ivar_BL[row], float(hosts.z_B[row])
     arms = parts(base_L, ivar_L)
-    quasar = likeness(rng, base_L, ivar_L, z, CANDIDATES if name in REMADE else 1)
+    quasar = likeness(rng, base_L, ivar_L, z, candidates)
     group = {
         "wavelength": float(rng.uniform(4500, 8800)),
         "sigma": float(rng.uniform(15, 80)),

@@ -7,11 +7,13 @@ noise is added where they are signals, after it where they are accidents of sing
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.desi.grid import WAVELENGTH_STEP
 from pipeline.simulate import night_sky
 from pipeline.simulate.exposures import Exposures
 from pipeline.simulate.instrument import LSF_SIGMA, SOMEBADPIX, Arm
@@ -25,6 +27,7 @@ CLASSES = (
     "dip_4400", "absorption_8600", "masked_run", "sky_fiber", "cosmic_ray", "nan_masked",
 )  # fmt: skip
 GROUP = "fiber_group"
+LINE_REACH = 6.0  # σ of a sky line, beyond which nothing is left of it
 GROUP_EVERY = 8  # one pixel in so many has a group of neighbouring fibers hurt on one night
 
 
@@ -120,15 +123,23 @@ def signal(rng: np.random.Generator, arm: Arm, row: int, label: str, strength: f
 
 def _sky_residual(rng: np.random.Generator, arm: Arm, sigma: Array, span: tuple[float, float]) -> Array:
     """Residuals of imperfectly subtracted sky lines [W], in units of σ at each line: a slip in λ and in strength."""
-    delta = np.zeros(len(arm.wavelength))
     low, high = max(span[0], arm.wavelength[0]), min(span[1], arm.wavelength[-1])
-    lines = night_sky.LINE_WAVELENGTH
+    place_NP, x_NP = _lines(float(arm.wavelength[0]), len(arm.wavelength), LSF_SIGMA[arm.name], low, high)
     common, slip = rng.normal(), rng.normal()
-    width = LSF_SIGMA[arm.name]
-    for centre in lines[(lines > low) & (lines < high)]:
-        x = (arm.wavelength - centre) / width
-        delta += (common + 0.5 * rng.normal() + (slip + 0.5 * rng.normal()) * x) * np.exp(-0.5 * x * x)
-    return delta * sigma
+    own_N2 = 0.5 * rng.normal(size=(len(x_NP), 2))
+    value_NP = (common + own_N2[:, :1] + (slip + own_N2[:, 1:]) * x_NP) * np.exp(-0.5 * x_NP * x_NP)
+    inside_NP = (place_NP >= 0) & (place_NP < len(sigma))
+    return np.bincount(place_NP[inside_NP], value_NP[inside_NP], len(sigma)) * sigma
+
+
+@lru_cache(maxsize=64)
+def _lines(first: float, n_pixels: int, width: float, low: float, high: float) -> tuple[NDArray[np.int64], Array]:
+    """Return the pixels around each sky line between two wavelengths, and their distance from it in σ, [N, P] each."""
+    lines = night_sky.LINE_WAVELENGTH
+    centre_N1 = lines[(lines > low) & (lines < high)][:, None]
+    side = int(LINE_REACH * width / WAVELENGTH_STEP) + 1
+    place_NP = np.round((centre_N1 - first) / WAVELENGTH_STEP).astype(np.int64) + np.arange(-side, side + 1)
+    return place_NP, (first + WAVELENGTH_STEP * place_NP - centre_N1) / width
 
 
 def apply_after_noise(rng: np.random.Generator, arms: list[Arm], hurt: Hurt) -> None:

@@ -8,6 +8,7 @@ trends and their scatter: simqso; C IV blueshifts: Richards et al. 2011 (AJ 141,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,10 +123,15 @@ def _narrow_widths(rng: np.random.Generator, n: int, absolute: Array) -> Array:
 
 def distance_modulus(z: Array) -> Array:
     """Distance modulus, mag, in flat ΛCDM with H0 = 67.7 km/s/Mpc and Ωm = 0.31 (Planck 2018)."""
+    return np.asarray(5 * np.log10(np.interp(z, *_comoving()) * (1 + z)) + 25)
+
+
+@cache
+def _comoving() -> tuple[Array, Array]:
+    """Comoving distance, Mpc, on a grid of redshifts."""
     grid = np.linspace(0, 7, 1401)
     rate = 1 / np.sqrt(0.31 * (1 + grid) ** 3 + 0.69)
-    comoving = LIGHT / 67.7 * np.concatenate([[0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(grid))])
-    return np.asarray(5 * np.log10(np.interp(z, grid, comoving) * (1 + z)) + 25)
+    return grid, LIGHT / 67.7 * np.concatenate([[0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(grid))])
 
 
 def flux_from_magnitude(mag: Array) -> Array:

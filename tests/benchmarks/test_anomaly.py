@@ -22,7 +22,7 @@ from benchmarks._anomaly_report import as_csv, page
 from benchmarks._anomaly_sky import TRAPS, Sizes
 from benchmarks._anomaly_unseen import GROUPS
 from benchmarks._anomaly_variants import Variant
-from benchmarks.anomaly import UNSEEN, WITHOUT, Options, run
+from benchmarks.anomaly import TOLD, UNSEEN, WITHOUT, Options, run
 from models.config import VAEConfig
 from pipeline.injection.departures import CLASSES
 
@@ -49,7 +49,7 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
                       settings="latent=4,segments=1", variants=(bare,))  # fmt: skip
     found = run(options)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    methods = {"skysift", WITHOUT, UNSEEN, "skysift embedding, isolation forest", "PCA-4, χ²", "bare", *CHEAP}
+    methods = {"skysift", WITHOUT, UNSEEN, TOLD, "skysift embedding, isolation forest", "PCA-4, χ²", "bare", *CHEAP}
     assert {row["method"] for row in rows} == {*methods, "PCA-4"}
     for method in (WITHOUT, "bare", "PCA-4"):
         assert sum(row["method"] == method and row["metric"].startswith("held-out") for row in rows) == 3

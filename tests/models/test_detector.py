@@ -46,9 +46,7 @@ def test_anomalies_among_the_ordinary_examples_are_not_taught_as_ordinary() -> N
     strange[:, 0] += 6.0
     ordinary[:45, 0] += 6.0  # 1.5% of the survey are what the detector is to find
     label = torch.cat([torch.zeros(3000, dtype=torch.int64), torch.ones(3000, dtype=torch.int64)])
-    detector = Detector.fit(
-        torch.cat([ordinary, strange]), label, torch.rand(6000, generator=generator), (Kind("odd", "shape"),), seed=1
-    )
+    detector = Detector.fit(torch.cat([ordinary, strange]), label, (Kind("odd", "shape"),), seed=1)
     odds = detector.family(detector.log_odds(ordinary), "")[0]
     assert (odds[:45] > torch.quantile(odds[45:], 0.999)).float().mean() > 0.9
 
@@ -56,6 +54,6 @@ def test_anomalies_among_the_ordinary_examples_are_not_taught_as_ordinary() -> N
 def test_equal_examples_make_equal_detectors() -> None:
     features = torch.randn((600, 6), generator=torch.Generator().manual_seed(6))
     label = (features[:, 0] > 0).long()
-    first, second = (Detector.fit(features, label, features[:, 1], (Kind("odd", "shape"),), seed=2) for _ in range(2))
+    first, second = (Detector.fit(features, label, (Kind("odd", "shape"),), seed=2) for _ in range(2))
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name

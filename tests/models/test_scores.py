@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.config import VAEConfig
-from models.density import GaussianMixture
+from models.density import Flow
 from models.detector import Detector
 from models.filters import ModelError
 from models.grid import BIN_KMS, N_NATIVE, native_wavelength, observed_wavelength
@@ -101,7 +101,7 @@ def test_windows_do_not_overlap_and_are_ordered(scored) -> None:  # type: ignore
 def test_order_and_company_do_not_matter(trained: TrainedModel, quasars: Quasars, scored) -> None:  # type: ignore[no-untyped-def]
     rows = np.random.default_rng(0).permutation(300)[:77]
     part = score(trained, quasars.flux[rows], quasars.ivar[rows], quasars.z[rows])
-    np.testing.assert_allclose(part.embedding, scored.embedding[rows], atol=2e-4)
+    np.testing.assert_allclose(part.embedding, scored.embedding[rows], atol=5e-4)
     np.testing.assert_allclose(part.chi2_reduced, scored.chi2_reduced[rows], rtol=1e-3)
 
 
@@ -128,7 +128,8 @@ def test_pure_noise_around_a_perfect_model_scores_as_noise() -> None:
     """A fresh network reconstructs a constant: noise about it must give unit-normal scores."""
     vae = VAE(VAEConfig(latent=4, hidden=32, z_max=1.0))
     vae.scatter_R.zero_()
-    density = GaussianMixture.fit(torch.randn(500, 4, generator=torch.Generator().manual_seed(0)), seed=0, components=1)
+    generator = torch.Generator().manual_seed(0)
+    density = Flow.fit(torch.randn(500, 4, generator=generator), torch.randn(500, 4, generator=generator), seed=0)
     model = TrainedModel(vae, density, ModelError.none(vae.grid.n_rest), Sky.none(), Detector.none(), {}, [])
     rng = np.random.default_rng(5)
     ivar = np.full((400, N_NATIVE), 4.0, np.float32)

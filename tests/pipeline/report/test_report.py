@@ -115,7 +115,7 @@ def _scored(session: Session, survey: Survey) -> str:
     import torch
 
     from models.config import VAEConfig
-    from models.density import GaussianMixture
+    from models.density import Flow
     from models.detector import Detector
     from models.filters import ModelError
     from models.scores import score
@@ -126,7 +126,7 @@ def _scored(session: Session, survey: Survey) -> str:
 
     torch.manual_seed(3)
     vae = VAE(VAEConfig(latent=4, hidden=16)).eval()
-    density = GaussianMixture.fit(torch.randn(400, 4), seed=1)
+    density = Flow.fit(torch.randn(400, 4), torch.randn(400, 4), seed=1)
     history = [{"train_loss": 1.0, "validation_loss": 1.1, "validation_chi2": 1.3, "validation_chi2_median": 1.2}]
     parts = (ModelError.none(vae.grid.n_rest), Sky.none(), Detector.none())
     model = TrainedModel(vae, density, *parts, {"n_train": 2 * N}, history)
