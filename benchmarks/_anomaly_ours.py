@@ -1,15 +1,14 @@
 """The product under test: its model fitted, its scores measured and calibrated as the pipeline does it, side by side
-with variants of its settings.
+with variants of its settings (``benchmarks._anomaly_variants``).
 
-A variant is written ``NAME:key=value,key=value``; the keys are fields of ``VAEConfig`` and ``FitConfig``. Everything
-is kept in the folder: the model under ``models/NAME``, raw score tables under ``raw/NAME``, scores under ``scores``.
+Everything is kept in the folder: the model under ``models/NAME``, raw score tables under ``raw/NAME``, scores under
+``scores``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -19,8 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks._anomaly_baselines import FITTED, LATENT_SAMPLE, SCORED, Bench, Scores, isolation
 from benchmarks._anomaly_sky import Part
-from models import files
-from models.config import FitConfig, VAEConfig
+from benchmarks._anomaly_variants import Variant, changed, forward_of, load, save
 from models.fit import Examples, FitState, begin, finish, judge, train_segment, validate
 from models.scores import features, score
 from models.trained import TrainedModel, load_spectra, refined
@@ -41,51 +39,23 @@ SCORE_BATCH = 512
 SAMPLE = 256  # spectra that departures are put into at a time
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Settings under a name."""
-
-    name: str
-    vae: VAEConfig
-    fit: FitConfig
-
-    @classmethod
-    def parse(cls, text: str) -> Variant:
-        """Read ``NAME:key=value,…``.
-
-        Raises:
-            ValueError: a key is no field of either configuration.
-        """
-        name, _, rest = text.partition(":")
-        given = dict(word.split("=", 1) for word in rest.split(",") if word)
-        made = []
-        for config in (VAEConfig, FitConfig):
-            own = {one.name: type(one.default) for one in fields(config)}
-            made.append(config(**{key: _value(own[key], given.pop(key)) for key in list(given) if key in own}))
-        if given:
-            raise ValueError(f"variant {name}: no setting {', '.join(given)}")
-        return cls(name, *made)
-
-
-def _value(kind: type, text: str) -> Any:
-    return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
-
-
 def model_of(bench: Bench, variant: Variant, redo: bool = False) -> TrainedModel:
     """Return a variant's model: the folder's, or fitted on ``train`` with ``validate`` to stop it."""
     home = bench.folder / "models" / variant.name
     if redo or not (home / "seconds.txt").is_file():
         started = time.perf_counter()
         seen: Seen = []
-        model = _fitted(bench, variant, seen)
-        files.save(model, home)
-        examples_N = {
-            "features": torch.cat([one[0] for one in seen]).numpy(),
-            "label": torch.cat([one[1] for one in seen]),
-        }
-        np.savez(home / EXAMPLES, **examples_N)
+        with changed(variant):
+            model = _fitted(bench, variant, seen)
+        save(model, home)
+        if seen:
+            examples_N = {
+                "features": torch.cat([one[0] for one in seen]).numpy(),
+                "label": torch.cat([one[1] for one in seen]),
+            }
+            np.savez(home / EXAMPLES, **examples_N)
         (home / "seconds.txt").write_text(f"{time.perf_counter() - started:.1f}\n", encoding="utf-8")
-    return files.load(home)
+    return load(home)
 
 
 def seconds_of(bench: Bench, variant: Variant) -> float:
@@ -110,11 +80,13 @@ def _fitted(bench: Bench, variant: Variant, seen: Seen) -> TrainedModel:
             segment = begin(state, segment)
             judges = refined(state.vae, judges)
         state.generator.manual_seed(variant.fit.seed * 1000 + number)
-        train_segment(state, segment, variant.fit.batch, steps)
+        train_segment(state, segment, variant.fit.batch, steps, forward_of(variant, state))
         judge(state, validate(state, judges))
         if state.finished:
             break
     provenance = {"split": {}, "data_hash": variant.name, "n_train": n_train}
+    if not variant.special.detector:
+        return finish(state, segment, judges, provenance)
     examples_ = partial(_examples, train, variant.fit.seed, seen)
     return finish(state, segment, judges, provenance, examples_, KINDS)
 

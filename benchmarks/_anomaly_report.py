@@ -12,6 +12,8 @@ from benchmarks._anomaly_baselines import REFERENCE
 from benchmarks._anomaly_evaluation import BAND_NAMES, KINDS, TOPS, Duel, Judged, Row
 from benchmarks._anomaly_honesty import Rate, Uniformity
 from benchmarks._anomaly_latents import Leak
+from benchmarks._anomaly_networks import Network
+from benchmarks._anomaly_networks import page as network_page
 from benchmarks._anomaly_sky import TRAPS
 from benchmarks._anomaly_verdicts import Judgement
 
@@ -32,6 +34,7 @@ class Found:
     leak: Leak
     notes: list[str]  # on methods, a sentence each
     verdicts: Judgement | None
+    networks: list[Network]  # without a detector
 
     def everyone(self) -> list[Judged]:
         """Return all methods, ours first."""
@@ -51,6 +54,8 @@ def as_csv(found: Found) -> str:
     writer.writeheader()
     for judged in found.everyone():
         writer.writerows(row.cells() for row in judged.rows)
+    for network in found.networks:
+        writer.writerows(row.cells() for row in network.rows())
     return out.getvalue()
 
 
@@ -66,6 +71,7 @@ def page(found: Found, title: list[str]) -> str:
         ["## Traps: share above the 1% threshold of normals", "", *_trap_table(found)],
         ["## Top of a survey with every group at its natural rate, mean counts", "", *_tops(found)],
         ["## Reconstruction: median reduced χ² of the normals", "", *_reconstruction(found)],
+        ["## Variants of the network, without a detector", "", *_networks(found)],
         ["## p-values and false discoveries", "", *_honesty(found)],
     ]
     if found.stability:
@@ -189,6 +195,11 @@ def _reconstruction(found: Found) -> list[str]:
     leak = (f"Copies of the same quasars: boosted trees read R² = {found.leak.redshift:.3f} of a change in redshift "
             f"and {found.leak.flux:.3f} of a change in flux off the latents.")  # fmt: skip
     return [*table(["model", *bands], rows), leak, ""]
+
+
+def _networks(found: Found) -> list[str]:
+    recall = {(one.method, kind): one.value(kind, "recall 1%") for one in found.everyone() for kind in KINDS}
+    return network_page(found.networks, recall)
 
 
 def _honesty(found: Found) -> list[str]:

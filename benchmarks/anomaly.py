@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -23,16 +23,18 @@ import numpy as np
 import torch
 
 from benchmarks import _anomaly_baselines as baselines
+from benchmarks import _anomaly_networks as networks
 from benchmarks import _anomaly_ours as ours
 from benchmarks import _anomaly_sky as sky
 from benchmarks._anomaly_baselines import Bench, Scores
 from benchmarks._anomaly_evaluation import Judged, duels, judge, paired, reconstruction
 from benchmarks._anomaly_honesty import false_discoveries, uniformity
-from benchmarks._anomaly_latents import leaks
+from benchmarks._anomaly_latents import Leak
 from benchmarks._anomaly_metrics import jaccard
-from benchmarks._anomaly_ours import OURS, Variant
+from benchmarks._anomaly_ours import OURS
 from benchmarks._anomaly_report import Found, as_csv, page
 from benchmarks._anomaly_unseen import told, unseen, without_detector
+from benchmarks._anomaly_variants import Variant
 from benchmarks._anomaly_verdicts import Judgement, judgement
 from benchmarks._anomaly_yardstick import yardstick
 
@@ -84,6 +86,8 @@ def run(options: Options) -> Found:
             sky.make(options.folder, part, options.sizes, options.seed, stick, options.jobs)
     bench = Bench(options.folder)
     main_one = Variant.parse(f"{OURS}:{options.settings}")
+    if not main_one.special.detector:
+        raise SystemExit("--settings: our model has its detector; give detector=no to a variant")
     others = [Variant.parse(text) for text in (*_seeds(options), *options.variants)]
     judged: dict[str, Judged] = {}
     seconds: dict[str, float] = {}
@@ -99,7 +103,7 @@ def run(options: Options) -> Found:
 
     mine = {}
     for variant in (main_one, *others):
-        mine[variant.name] = do(variant.name, lambda variant=variant: ours.made(bench, variant, options.only))
+        mine[variant.name] = do(variant.name, lambda variant=variant: networks.scored(bench, variant, options.only))
     notes = [f"Our fit took {ours.seconds_of(bench, main_one):.0f} s."]
     do(FOREST, lambda: ours.forest(bench, main_one))
     apart = (WITHOUT, UNSEEN, TOLD)
@@ -117,8 +121,9 @@ def run(options: Options) -> Found:
         name: bench.kept(name, dict)["normals"] for name in judged if name.startswith("PCA") and name.endswith(", χ²")
     }
     fits[OURS] = ours.raw_scores(bench, main_one, "normals")["chi2_reduced"]
-    with _stage("what the latents encode"):
-        leak = leaks(ours.model_of(bench, main_one), options.seed)
+    with _stage("networks on hidden pixels, and what their latents encode"):
+        bare = networks.compared(bench, main_one, others, options.seed, options.only)
+    leak = Leak(bare[0].redshift, bare[0].flux)
     with _stage("p-values and false discoveries"):
         honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
     rivals = [one for name, one in judged.items() if name not in mine and name not in apart]
@@ -130,6 +135,7 @@ def run(options: Options) -> Found:
         product, rivals, variants, seconds, duels(product, rivals), *honest,
         _stability(mine), reconstruction(bench, fits), leak, notes,
         _judgement(bench, main_one, options, stick),
+        [replace(bare[0], name=WITHOUT), *bare[1:]],
     )  # fmt: skip
 
 

@@ -13,14 +13,15 @@ from benchmarks import _anomaly_calibration as calibration
 from benchmarks import _anomaly_evaluation as evaluation
 from benchmarks import _anomaly_latents as latents
 from benchmarks import _anomaly_metrics as metrics
+from benchmarks import _anomaly_networks as networks
 from benchmarks import _anomaly_ours as ours
 from benchmarks import _anomaly_sky as sky
 from benchmarks import _anomaly_yardstick as yardstick
 from benchmarks._anomaly_baselines import REFERENCE, Bench
-from benchmarks._anomaly_ours import Variant
 from benchmarks._anomaly_report import as_csv, page
 from benchmarks._anomaly_sky import TRAPS, Sizes
 from benchmarks._anomaly_unseen import GROUPS
+from benchmarks._anomaly_variants import Variant
 from benchmarks.anomaly import TOLD, UNSEEN, WITHOUT, Options, run
 from models.config import VAEConfig
 from pipeline.injection.departures import CLASSES
@@ -42,18 +43,22 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
     monkeypatch.setattr(latents, "OBJECTS", 40)
     monkeypatch.setattr(ours, "HOSTS", 256)
     monkeypatch.setattr(ours, "departures_a_spectrum", lambda hosts: 1.0)
+    monkeypatch.setattr(networks, "PCA_SIZES", (4,))
+    bare = "bare:detector=no,encoder=observed,latent=4,segments=1"
     options = Options(tmp_path, TINY, 5, jobs=1, seeds=0, methods=CHEAP, spender=False, verdicts=False, draws=2,
-                      settings="latent=4,segments=1")  # fmt: skip
+                      settings="latent=4,segments=1", variants=(bare,))  # fmt: skip
     found = run(options)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    methods = {"skysift", WITHOUT, UNSEEN, TOLD, "skysift embedding, isolation forest", "PCA-4, χ²", *CHEAP}
-    assert {row["method"] for row in rows} == methods
+    methods = {"skysift", WITHOUT, UNSEEN, TOLD, "skysift embedding, isolation forest", "PCA-4, χ²", "bare", *CHEAP}
+    assert {row["method"] for row in rows} == {*methods, "PCA-4"}
+    for method in (WITHOUT, "bare", "PCA-4"):
+        assert sum(row["method"] == method and row["metric"].startswith("held-out") for row in rows) == 3
     for method in methods:
         mine = [row for row in rows if row["method"] == method]
         assert {row["group"] for row in mine if row["metric"] == "recall 1%"} == {*classes, "physical", "artefact"}
         assert {row["group"] for row in mine if row["metric"] == "trap share 1%"} == set(TRAPS)
     text = page(found, ["title"])
-    assert text.count("\n## ") == 9
+    assert text.count("\n## ") == 10
     assert "nan" not in text.lower().split("## methods")[1]
     kept = (tmp_path / "scores" / REFERENCE / "normals.npy").stat().st_mtime_ns
     Bench(tmp_path).kept(REFERENCE, lambda: pytest.fail("made twice"))
