@@ -33,7 +33,7 @@ LINES = {"Lyα": 1215.67, "C IV": 1549.06, "C III]": 1908.73, "Mg II": 2799.12, 
 CONFUSED = 0.01  # relative, within which 1 + z' is (1 + z) λa / λb
 OBSERVED = (FIRST_WAVELENGTH, FIRST_WAVELENGTH + PIXEL * N_NATIVE)  # Å
 TAKEN = " taken for "
-FAR_BETTER = 10.0  # nat, the gain from which another redshift is worth a word, see benchmarks/results/other_redshift.md
+FAR_BETTER = 10.0  # nat, the gain from which another redshift is worth a word, see benchmarks.other_redshift
 
 
 @dataclass
