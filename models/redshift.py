@@ -84,10 +84,10 @@ class Scan:
         right_JN[0] += LEVEL_PRECISION
         shift_S = torch.tensor(SHIFTS, device=pull_BC.device)
         prior_S = -1.5 * torch.log1p(torch.square(shift_S * BIN_KMS / USUAL))
-        return _gaussian_evidence(normal_JJN, right_JN).view(len(SHIFTS), -1).T + prior_S
+        return gaussian_evidence(normal_JJN, right_JN).view(len(SHIFTS), -1).T + prior_S
 
 
-def _gaussian_evidence(normal_JJN: Tensor, right_JN: Tensor) -> Tensor:
+def gaussian_evidence(normal_JJN: Tensor, right_JN: Tensor) -> Tensor:
     """Return ½ bᵀA⁻¹b − ½ log det A of many small systems, [N], by elimination on all of them at once, in place."""
     total_N = torch.zeros_like(right_JN[0])
     for j in range(len(right_JN)):
@@ -104,10 +104,14 @@ def _peak(evidence_BS: Tensor) -> Tensor:
     best_B = evidence_BS.argmax(1)
     middle_B = best_B.clamp(1, len(SHIFTS) - 2)
     left, centre, right = (evidence_BS.gather(1, (middle_B + step)[:, None])[:, 0] for step in (-1, 0, 1))
-    fraction_B = 0.5 * (left - right) / (left - 2.0 * centre + right).clamp(max=-1e-6)
-    fraction_B = torch.where(best_B == middle_B, fraction_B.clamp(-1.0, 1.0), 0.0)
+    fraction_B = torch.where(best_B == middle_B, top_of_parabola(left, centre, right), 0.0)
     shift_B = torch.tensor(SHIFTS, device=best_B.device)[best_B]
     return shift_B + torch.round(fraction_B * COARSE).long()
+
+
+def top_of_parabola(left: Tensor, centre: Tensor, right: Tensor) -> Tensor:
+    """Return where the parabola through three values has its top, in steps from the middle one, within ±1."""
+    return (0.5 * (left - right) / (left - 2.0 * centre + right).clamp(max=-1e-6)).clamp(-1.0, 1.0)
 
 
 def kms(shift_B: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Examine: candidates' pixels once more, for the features that verdicts are made from.
+"""Examine: candidates' pixels once more, for the features that verdicts are made from and for other redshifts.
 
 Scoring leaves them out: they take ten times as long a spectrum as scores do, and only one spectrum in a hundred, known
 once the whole survey is calibrated, needs them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.progress import progress
 from pipeline.session import Session
 from pipeline.stages.source import Work, dataset, grouped, pack, rows, tasks, unpack
+from pipeline.stores import catalog
 from pipeline.stores.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 SHARDS_PER_TASK = 32  # at most
 MOST = 64  # candidates of one shard in an item: their pixels lie in memory together
 FEATURES = pa.list_(pa.float32())
-_SCHEMA = pa.schema([("spectrum_id", pa.int64()), ("features", FEATURES)])
+OTHER = ("other_z", "other_z_gain", "other_z_lines")
+SCHEMA = pa.schema(
+    [("spectrum_id", pa.int64()), ("features", FEATURES), *((name, catalog.CALIBRATED[name]) for name in OTHER)]
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Examine:
-    """Runs in a read task: candidates of one shard to a table of their features; null where it is damaged."""
+    """Runs in a read task: candidates of one shard to a table of what is measured; empty where it is damaged."""
 
     objects: ObjectStore
     model_id: str
@@ -47,11 +51,11 @@ class Examine:
 
     def __call__(self, item: Candidates) -> pa.Table:
         try:
-            return pa.table({"cell": [pack(self._features(item))]})
+            return pa.table({"cell": [pack(self._measured(item))]})
         except InputError:  # the spectrum keeps its score, and is judged by that alone
-            return pa.table({"cell": [pack(_SCHEMA.empty_table())]})
+            return pa.table({"cell": [pack(SCHEMA.empty_table())]})
 
-    def _features(self, item: Candidates) -> pa.Table:
+    def _measured(self, item: Candidates) -> pa.Table:
         from models.trained import reconstruct
         from pipeline.shards import read_spectrum
         from pipeline.verdicts.features import features
@@ -61,11 +65,24 @@ class Examine:
         z_B = np.concatenate([one.z_B for one in found])
         difference_BN = np.concatenate([one.arm_difference_BK for one in found])
         masks = [pixels for one in found for pixels in one.lists("mask_pixel")]
-        model_BL = reconstruct(_model(self.objects, self.model_id), flux_BL, ivar_BL, z_B)
+        model = _model(self.objects, self.model_id)
+        model_BL = reconstruct(model, flux_BL, ivar_BL, z_B)
         values_BF = features(flux_BL, ivar_BL, model_BL, z_B, difference_BN, masks)
         offset = np.arange(len(values_BF) + 1, dtype=np.int32) * values_BF.shape[1]
         lists = pa.ListArray.from_arrays(pa.array(offset), pa.array(values_BF.reshape(-1)), type=FEATURES)
-        return pa.table([np.concatenate([one.spectrum_id_B for one in found]), lists], schema=_SCHEMA)
+        ids = np.concatenate([one.spectrum_id_B for one in found])
+        return pa.table([ids, lists, *_others(model, flux_BL, ivar_BL, z_B)], schema=SCHEMA)
+
+
+def _others(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> list[Any]:
+    """The columns of ``OTHER``."""
+    from models.other_redshift import confusion, other_redshifts
+    from models.trained import load_spectra
+
+    found = other_redshifts(model.vae, load_spectra(model.vae, flux_BL, ivar_BL, z_B))
+    other_B = found.z.cpu().numpy()
+    names = [confusion(z, other) or None for z, other in zip(z_B.tolist(), other_B.tolist(), strict=True)]
+    return [other_B, found.gain.cpu().numpy(), names]
 
 
 _held: dict[str, TrainedModel] = {}  # the model of this worker's process, by its id
@@ -84,7 +101,7 @@ def _model(objects: ObjectStore, model_id: str) -> TrainedModel:
 
 
 def examine(session: Session, model_id: str, candidates: pa.Table) -> pa.Table:
-    """Return the candidates' features.
+    """Return the candidates' features, and the redshifts that fit them best far from the catalogued ones.
 
     Args:
         session: open stores.
@@ -92,11 +109,12 @@ def examine(session: Session, model_id: str, candidates: pa.Table) -> pa.Table:
         candidates: Arrow table (spectrum_id, shard, row_group, row) of spectra that the model has scored.
 
     Returns:
-        Arrow table (spectrum_id, features), in the order of spectrum_id; without those whose shard is damaged.
+        Arrow table (spectrum_id, features, other_z, other_z_gain, other_z_lines), in the order of spectrum_id;
+        without those whose shard is damaged.
     """
     items = _items(candidates)
     if not items:
-        return _SCHEMA.empty_table()
+        return SCHEMA.empty_table()
     with (
         cluster.connected(session.config) as resources,
         progress("examine", candidates.num_rows, "candidates") as bar,

@@ -14,7 +14,7 @@ from pipeline.candidates import COMPARED, LOOKALIKES, candidates, pool
 from pipeline.lookalikes import nearest
 from pipeline.session import Session
 from pipeline.significance import Calibrated
-from pipeline.stages.examine import FEATURES, examine
+from pipeline.stages.examine import OTHER, SCHEMA, examine
 from pipeline.stores import catalog
 
 _PLACES = ("spectrum_id", "shard", "row_group", "row")
@@ -24,8 +24,7 @@ _KNOWN = (
 )  # fmt: skip
 _SCHEMA = pa.schema(
     [
-        ("spectrum_id", pa.int64()),
-        ("features", FEATURES),
+        *SCHEMA,
         *((name, catalog.CALIBRATED[name]) for name in ("verdict", "artefact_probability", "why", "explanation")),
     ]
 )
@@ -42,7 +41,8 @@ def judge(session: Session, model_id: str, table: pa.Table, done: Calibrated, co
         columns: component → its column of −ln p.
 
     Returns:
-        Arrow table (spectrum_id, features, verdict, artefact_probability, why, explanation), by spectrum_id.
+        Arrow table (spectrum_id, features, other_z, other_z_gain, other_z_lines, verdict, artefact_probability, why,
+        explanation), by spectrum_id.
     """
     from pipeline.verdicts.classify import verdicts
     from pipeline.verdicts.why import why
@@ -54,11 +54,15 @@ def judge(session: Session, model_id: str, table: pa.Table, done: Calibrated, co
     places = places[np.argsort(ids[places])]
     rows = catalog.read_scores_of(session.conn, model_id, ids[places], [*_PLACES, *_KNOWN, *columns])
     found = examine(session, model_id, rows.select(_PLACES))
-    features = _aligned(found, ids[places])
+    measured = _aligned(found, ids[places])
     nothing = np.full(len(done.rank), np.nan)  # −ln p of a component that the scores lack
-    facts = _facts(rows, (*_KNOWN, *columns))
+    facts = _facts(rows, (*_KNOWN, *columns)) | _facts(measured, OTHER)
     facts |= {column: done.components.get(name, nothing)[places] for name, column in columns.items()}
-    facts |= {"features": _matrix(features), "p_value": done.p_value[places], "rank": done.rank[places]}
+    facts |= {
+        "features": _matrix(measured["features"].combine_chunks()),
+        "p_value": done.p_value[places],
+        "rank": done.rank[places],
+    }
     judged = verdicts(facts)
     reasons, sentences = why(facts, judged)
     alike = _lookalikes(session, model_id, table, done, places)
@@ -66,16 +70,15 @@ def judge(session: Session, model_id: str, table: pa.Table, done: Calibrated, co
         json.dumps(reason | {"lookalikes": alike.get(at, [])})
         for at, reason in zip(places.tolist(), reasons, strict=True)
     ]
-    return pa.table(
-        [pa.array(ids[places]), features, judged.verdict, judged.artefact_probability, texts, sentences], schema=_SCHEMA
-    )
+    told = [judged.verdict, judged.artefact_probability, texts, sentences]
+    return pa.table([pa.array(ids[places]), *measured.columns, *told], schema=_SCHEMA)
 
 
-def _aligned(found: pa.Table, ids: NDArray[np.int64]) -> pa.Array:
-    """The candidates' features, null where there are none."""
+def _aligned(found: pa.Table, ids: NDArray[np.int64]) -> pa.Table:
+    """What was measured of the candidates, null where nothing was."""
     place = np.searchsorted(found["spectrum_id"].to_numpy(), ids)
     known = np.isin(ids, found["spectrum_id"].to_numpy())
-    return found["features"].combine_chunks().take(pa.array(place, mask=~known))
+    return found.drop_columns("spectrum_id").combine_chunks().take(pa.array(place, mask=~known))
 
 
 def _matrix(features: pa.Array) -> NDArray[np.float32]:

@@ -27,6 +27,9 @@ CALIBRATED = {  # columns that calibrate writes
     "instrument_surprise": pa.float32(),
     "redshift_surprise": pa.float32(),
     "features": pa.list_(pa.float32()),
+    "other_z": pa.float64(),
+    "other_z_gain": pa.float32(),
+    "other_z_lines": pa.string(),
     "verdict": pa.string(),
     "artefact_probability": pa.float32(),
     "why": pa.string(),  # JSON

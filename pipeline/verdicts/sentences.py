@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.other_redshift import FAR_BETTER, TAKEN
 from pipeline.verdicts.features import FEATURES
 from pipeline.verdicts.naming import Window, in_forest
 
 STRONG = {"Lyα": 1215.67, "C IV": 1549.06, "C III]": 1908.73, "Mg II": 2799.12, "Hβ": 4862.68, "Hα": 6564.61}
-CONFUSED = 0.012  # relative, within which two lines' wavelengths make a confusion of redshifts
 LOCAL = 5.0  # σ of the strongest window, below which nothing local is worth pointing at
 SECOND = 0.35  # of the strongest window's σ, from which others are named too
 BROAD_LINE = 2000.0  # km/s
@@ -29,6 +29,29 @@ LIGHTS = {  # a detector's kinds of second sources
 SEAMS = {"arm_step_5800": True, "arm_step_7570": False}  # a detector's kinds: whether it is the blue seam
 LIKELY = 3.0  # log odds, from which a detector's kind is worth a word
 DIP, HOLE, SPIKE = (4250.0, 4530.0), (8590.0, 8670.0), (5560.0, 5597.0)  # Å, known places
+
+
+@dataclass(frozen=True)
+class OtherRedshift:
+    """The redshift that fits best far from the catalogued one; NaN and "" where there is none."""
+
+    z: float
+    gain: float  # log evidence over the catalogued redshift, nat
+    lines: str  # as ``models.other_redshift.confusion`` names them
+
+    @property
+    def far_better(self) -> bool:
+        """Whether it fits so much better that chance is no explanation."""
+        return self.gain > FAR_BETTER
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it with plain values, see docs/why.md."""
+        return {"other": known(self.z), "gain": known(self.gain), "lines": self.lines or None}
+
+
+def known(value: float) -> float | None:
+    """Return a number for JSON, None for NaN."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,8 @@ class Case:
     features: NDArray[np.float32] | None
     blend: tuple[str, float]  # kind of second source, log odds
     instrument: tuple[str, float]  # kind of fault, log odds
-    redshift: tuple[float, float]  # the other one, log odds
+    redshift: float  # log odds of a wrong one
+    other: OtherRedshift
     cluster: dict[str, Any] | None
 
     @property
@@ -166,21 +190,17 @@ def _group(case: Case) -> str:
 
 
 def _redshift(case: Case) -> str:
-    other, odds = case.redshift
-    said = f" ({_odds(odds)})" if odds > LIKELY else ""
-    if math.isfinite(other):
-        return f"fits z = {other:.2f} far better than {case.z:.2f}{said}{_confusion(case.z, other)}."
+    other = case.other
+    if other.far_better:
+        true, _, taken = other.lines.partition(TAKEN)
+        better = (
+            f"{true} at z = {other.z:.2f} fits far better than {taken} at z = {case.z:.2f}"
+            if other.lines
+            else f"fits z = {other.z:.2f} far better than {case.z:.2f}"
+        )
+        return f"{better} (gain {other.gain:.0f})."
+    said = f" ({_odds(case.redshift)})" if case.redshift > LIKELY else ""
     return f"an ordinary quasar, but hardly at z = {case.z:.2f}: its lines are not where they should be{said}."
-
-
-def _confusion(z: float, other: float) -> str:
-    """Which line was taken for which, if that explains the two redshifts."""
-    for true, place in STRONG.items():
-        for taken, wanted in STRONG.items():
-            observed = place * (1 + other)
-            if true != taken and 3700 < observed < 9800 and abs(observed / (wanted * (1 + z)) - 1) < CONFUSED:
-                return f": {true} was taken for {taken}"
-    return ""
 
 
 def _source(case: Case) -> str:
@@ -198,8 +218,10 @@ def _physical(case: Case) -> str:
     name, odds = case.blend
     if case.driver == "blend" and odds > LIKELY and name in LIGHTS:
         return f"{LIGHTS[name]} ({_odds(odds)})."
-    if case.driver == "redshift" and case.redshift[1] > LIKELY:
-        return f"its lines fit z = {case.z:.2f} badly, and no other redshift well ({_odds(case.redshift[1])})."
+    if case.driver == "redshift" and case.redshift > LIKELY:
+        if case.other.far_better:
+            return _redshift(case)
+        return f"its lines fit z = {case.z:.2f} badly, and no other redshift well ({_odds(case.redshift)})."
     top = case.top
     if top is None or abs(top.sigma) < LOCAL or (case.driver in ("density", "global") and abs(top.sigma) < 2 * LOCAL):
         return _overall(case)

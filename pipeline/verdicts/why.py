@@ -8,10 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.verdicts.classify import Verdicts
-from pipeline.verdicts.features import FEATURES
 from pipeline.verdicts.kinds import MEANING
 from pipeline.verdicts.naming import Window, name_windows
-from pipeline.verdicts.sentences import LIKELY, Case, sentence
+from pipeline.verdicts.sentences import LIKELY, Case, OtherRedshift, known, sentence
 
 SCHEMA_VERSION: Final = 1
 DRIVERS: Final = {  # column of −ln p → what drove the score
@@ -40,7 +39,7 @@ def why(table: Table, judged: Verdicts) -> tuple[list[dict[str, Any]], list[str]
 
 def _row(table: Table, i: int) -> dict[str, Any]:
     wanted = ("z", "snr", "features", "windows", "blend", "blend_kind", "instrument", "instrument_kind",
-              "redshift_gain", "chi2_reduced", *DRIVERS)  # fmt: skip
+              "redshift_gain", "other_z", "other_z_gain", "other_z_lines", "chi2_reduced", *DRIVERS)  # fmt: skip
     return {name: table[name][i] for name in wanted if name in table and table[name] is not None}
 
 
@@ -64,7 +63,10 @@ def _case(row: dict[str, Any], judged: Verdicts, i: int) -> Case:
         features=None if row.get("features") is None else np.asarray(row["features"], np.float32),
         blend=(str(row.get("blend_kind") or ""), _number(row.get("blend"))),
         instrument=(str(row.get("instrument_kind") or ""), _number(row.get("instrument"))),
-        redshift=(_other_redshift(row), _number(row.get("redshift_gain"))),
+        redshift=_number(row.get("redshift_gain")),
+        other=OtherRedshift(
+            _number(row.get("other_z")), _number(row.get("other_z_gain")), str(row.get("other_z_lines") or "")
+        ),
         cluster={
             "grouping": str(cluster.grouping[i]),
             "size": int(cluster.size[i]),
@@ -78,18 +80,8 @@ def _case(row: dict[str, Any], judged: Verdicts, i: int) -> Case:
     )  # fmt: skip
 
 
-def _other_redshift(row: dict[str, Any]) -> float:
-    """Return what the brightest lines suggest, right for 96% of wrong redshifts above 10σ; NaN where they do not."""
-    features = row.get("features")
-    if features is None:
-        return float("nan")
-    gain, apart = (float(features[FEATURES.index(name)]) for name in ("lines_gain", "lines_z_apart"))
-    return (1 + float(row["z"])) * 10**apart - 1 if np.sinh(gain) > 1 else float("nan")
-
-
 def _json(case: Case) -> dict[str, Any]:
     kind, odds = case.blend
-    other, gain = case.redshift
     name, strength = case.instrument
     return {
         "version": SCHEMA_VERSION,
@@ -101,8 +93,8 @@ def _json(case: Case) -> dict[str, Any]:
         "surprises": {name: round(value, 2) for name, value in case.surprises.items()},
         "windows": [window.as_json() for window in case.windows],
         "blend": {"kind": kind, "log_odds": round(odds, 2)} if odds > LIKELY else None,
-        "redshift": {"other": _known(other), "log_odds": _known(gain)}
-        if gain > LIKELY or case.verdict == "wrong_redshift"
+        "redshift": case.other.as_json() | {"log_odds": known(case.redshift)}
+        if case.redshift > LIKELY or case.verdict == "wrong_redshift"
         else None,
         "instrument": {"kind": name, "log_odds": round(strength, 2)} if strength > LIKELY else None,
         "cluster": case.cluster,
@@ -111,10 +103,6 @@ def _json(case: Case) -> dict[str, Any]:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _known(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
 
 
 __all__ = ["DRIVERS", "SCHEMA_VERSION", "Window", "why"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pipeline.stages.examine import MOST, Candidates, _items
+from pipeline.stages.examine import MOST, SCHEMA, Candidates, _items
 from pipeline.stages.judge import _aligned, _matrix, _windows, spread
 from pipeline.verdicts.features import FEATURES
 
@@ -21,12 +21,15 @@ def test_columns_of_some_are_spread_over_all() -> None:
     assert nobody["verdict"].to_pylist() == [None, None]
 
 
-def test_a_candidate_whose_shard_is_damaged_has_no_features() -> None:
+def test_a_candidate_whose_shard_is_damaged_has_neither_features_nor_another_redshift() -> None:
     values = np.arange(2.0 * len(FEATURES), dtype=np.float32).reshape(2, -1)
-    found = pa.table({"spectrum_id": [3, 9], "features": pa.array(list(values), LISTS)})
-    features = _aligned(found, np.array([3, 5, 9, 11]))
-    assert features.is_valid().to_pylist() == [True, False, True, False]
-    matrix = _matrix(features)
+    others = {"other_z": [2.3, 0.4], "other_z_gain": np.float32([120, -8]), "other_z_lines": ["a taken for b", None]}
+    found = pa.table({"spectrum_id": [3, 9], "features": pa.array(list(values), LISTS)} | others, schema=SCHEMA)
+    measured = _aligned(found, np.array([3, 5, 9, 11]))
+    assert measured["features"].is_valid().to_pylist() == [True, False, True, False]
+    assert measured["other_z"].to_pylist() == [2.3, None, 0.4, None]
+    assert measured["other_z_lines"].to_pylist() == ["a taken for b", None, None, None]
+    matrix = _matrix(measured["features"].combine_chunks())
     assert np.array_equal(matrix[[0, 2]], values)
     assert np.isnan(matrix[[1, 3]]).all()
 

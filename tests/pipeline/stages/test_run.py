@@ -55,7 +55,8 @@ def test_candidates_are_judged_and_explained_and_nobody_else(finished: Finished)
 
 
 def test_what_verdicts_are_made_from_is_kept(finished: Finished) -> None:
-    text = "SELECT verdict, windows, features, fiber, night FROM scores JOIN spectra USING (spectrum_id)"
+    text = """SELECT verdict, windows, features, z, other_z, other_z_gain, fiber, night
+              FROM scores JOIN spectra USING (spectrum_id)"""
     rows = query(finished.config, text)
     for row in rows.to_pylist():
         assert len(row["fiber"]) == len(row["night"]) > 0
@@ -63,6 +64,11 @@ def test_what_verdicts_are_made_from_is_kept(finished: Finished) -> None:
         assert all(20_000_000 < night < 21_000_000 for night in row["night"])
         assert (row["features"] is None) == (row["verdict"] is None)
         assert row["features"] is None or len(row["features"]) == len(FEATURES)
+        assert (row["other_z"] is None) == (row["other_z_gain"] is None) == (row["verdict"] is None)
+        assert row["other_z"] is None or abs(np.log10((1 + row["other_z"]) / (1 + row["z"]))) > 0.005
+    shown = query(finished.config, "SELECT * FROM other_redshifts").to_pylist()
+    assert all(row["other_z_gain"] > 10 and row["explanation"] for row in shown)
+    assert len(shown) == sum((row["other_z_gain"] or 0) > 10 for row in rows.to_pylist()) > 0
 
 
 def test_milvus_holds_every_scored_spectrum_with_its_calibrated_score(finished: Finished) -> None:

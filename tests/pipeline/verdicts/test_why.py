@@ -13,7 +13,7 @@ from pipeline.verdicts import classify, clusters
 from pipeline.verdicts.features import FEATURES
 from pipeline.verdicts.kinds import KINDS, VERDICTS
 from pipeline.verdicts.naming import C_KMS, name_windows
-from pipeline.verdicts.sentences import Case, sentence
+from pipeline.verdicts.sentences import Case, OtherRedshift, sentence
 from pipeline.verdicts.why import why
 
 Z = 2.0
@@ -28,7 +28,7 @@ BAL = np.array([_trough(1549.06, -7000, 28), _trough(1396.76, -7200, 11), [4.0, 
 
 def _case(**changes: Any) -> Case:
     usual = Case("physical", 0.9, 0.1, Z, 4.0, name_windows(BAL, Z), "absorption", {"absorption": 30.0}, 1.3, None,
-                 ("", np.nan), ("", np.nan), (np.nan, np.nan), None)  # fmt: skip
+                 ("", np.nan), ("", np.nan), np.nan, OtherRedshift(np.nan, np.nan, ""), None)  # fmt: skip
     return replace(usual, **changes)
 
 
@@ -66,8 +66,14 @@ def test_broad_absorption_reads_as_an_astronomer_writes_it() -> None:
 
 
 SAID = [
-    (_case(verdict="wrong_redshift", z=2.31, redshift=(0.83, 14.2)), "Fits z = 0.83 far better than 2.31 (odds 10^"),
-    (_case(verdict="wrong_redshift", z=0.49, redshift=(2.43, 14.2)), "(odds 10^6.2): Lyα was taken for Mg II."),
+    (_case(verdict="wrong_redshift", z=0.84, other=OtherRedshift(2.31, 120.3, "C IV taken for Mg II")),
+     "C IV at z = 2.31 fits far better than Mg II at z = 0.84 (gain 120)."),
+    (_case(verdict="wrong_redshift", z=2.31, other=OtherRedshift(0.8, 35.2, "")),
+     "Fits z = 0.80 far better than 2.31 (gain 35)."),
+    (_case(verdict="wrong_redshift", z=2.31, redshift=14.2, other=OtherRedshift(0.8, 3.0, "C IV taken for Mg II")),
+     "An ordinary quasar, but hardly at z = 2.31: its lines are not where they should be (odds 10^6.2)."),
+    (_case(driver="redshift", redshift=14.2, other=OtherRedshift(0.8, 35.2, "")), "Fits z = 0.80 far better than 2.00"),
+    (_case(driver="redshift", redshift=14.2), "and no other redshift well (odds 10^6.2)."),
     (_case(verdict="star_or_blend", blend=("white_dwarf", 23.0)), "Looks like a white dwarf, not a quasar (odds"),
     (_case(verdict="star_or_blend", blend=("galaxy_blend", 9.2)), "with the quasar's"),
     (_case(verdict="arm_step", features=_with_features(b_ramp=12)), "Arm step at 5780 Å"),
@@ -117,17 +123,16 @@ def test_json_is_plain_and_complete() -> None:
     assert first["windows"][0]["line"] == "C IV"
     assert first["blend"] is None
     assert second["blend"] == {"kind": "galaxy_blend", "log_odds": 8.0}
-    assert third["redshift"] == {"other": None, "log_odds": 9.0}
+    assert third["redshift"] == {"other": None, "gain": None, "lines": None, "log_odds": 9.0}
     assert all(text.endswith(".") for text in said)
 
 
-def test_a_wrong_redshift_has_the_one_that_its_lines_suggest() -> None:
-    values = np.zeros((1, len(FEATURES)), np.float32)
-    values[0, FEATURES.index("lines_gain")] = np.arcsinh(4.0)  # 12σ
-    values[0, FEATURES.index("lines_z_apart")] = np.log10(3.43 / 1.49)
-    table = {"windows": np.zeros((1, 15)), "z": np.array([0.49]), "snr": np.ones(1), "features": values}
+def test_a_wrong_redshift_has_the_one_that_fits_far_better() -> None:
+    table = {"windows": np.zeros((1, 15)), "z": np.array([0.49]), "snr": np.ones(1), "features": [None],
+             "other_z": np.array([2.43]), "other_z_gain": np.float32([60]),
+             "other_z_lines": ["Lyα taken for Mg II"]}  # fmt: skip
     single = np.array([[float(kind == "wrong_redshift") for kind in KINDS]], np.float32)
     judged = classify.combine(single, clusters.find(table["windows"], [[1]], [[2]]))
     reasons, said = why(table, judged)
-    assert reasons[0]["redshift"] == {"other": pytest.approx(2.43, abs=1e-3), "log_odds": None}
-    assert said == ["Fits z = 2.43 far better than 0.49: Lyα was taken for Mg II."]
+    assert reasons[0]["redshift"] == {"other": 2.43, "gain": 60.0, "lines": "Lyα taken for Mg II", "log_odds": None}
+    assert said == ["Lyα at z = 2.43 fits far better than Mg II at z = 0.49 (gain 60)."]
