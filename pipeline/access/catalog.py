@@ -154,9 +154,13 @@ def of_ids(reader: Reader, spectrum_id: Sequence[int], columns: Sequence[str] = 
 
 def tables(reader: Reader) -> dict[str, dict[str, Any]]:
     """Return the published tables: name → description, and columns: name → (type, description)."""
-    rows = reader.rows(_DESCRIBED, (list(TABLES),)).to_pylist()
+    return described_tables(reader.rows(DESCRIBED, (list(TABLES),)))
+
+
+def described_tables(rows: pa.Table) -> dict[str, dict[str, Any]]:
+    """Return what ``DESCRIBED`` found in the form of ``tables``."""
     found: dict[str, dict[str, Any]] = {name: {"description": "", "columns": {}} for name in TABLES}
-    for row in rows:
+    for row in rows.to_pylist():
         found[row["relation"]]["description"] = row["described"] or ""
         found[row["relation"]]["columns"][row["attribute"]] = (row["type"], row["comment"] or "")
     if missing := [name for name, told in found.items() if not told["columns"]]:
@@ -164,7 +168,7 @@ def tables(reader: Reader) -> dict[str, dict[str, Any]]:
     return found
 
 
-_DESCRIBED = """
+DESCRIBED = """
     SELECT c.relname::text AS relation, obj_description(c.oid, 'pg_class') AS described, a.attname::text AS attribute,
            format_type(a.atttypid, NULL) AS type, col_description(c.oid, a.attnum) AS comment
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid

@@ -69,7 +69,7 @@ def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") 
         here, there = _by_targetid(ours, _integers(table, identity, path))
         how = f"by {identity}"
     else:
-        here, there, apart = _by_position(ours, *(_degrees(table, one, path) for one in (ra, dec)), radius)
+        here, there, apart = _by_position(ours, _degrees(table, ra, path), _degrees(table, dec, path), radius)
         how = f"by {ra}, {dec} within {radius:g}″"
     layout = next((name for name, (needs, _) in LAYOUTS.items() if all(one in names for one in needs)), "")
     kept = [names[one] for one in LAYOUTS[layout][1] if one in names] if layout else _plain(table)
@@ -129,7 +129,7 @@ def _column(values: pa.ChunkedArray) -> Any:
 
 
 def _integers(table: Table, name: str, path: str) -> np.ndarray[Any, Any]:
-    values = np.ma.filled(np.ma.asarray(table[name]), -1)
+    values: np.ndarray[Any, Any] = np.asarray(np.ma.filled(np.ma.asarray(table[name]), -1))
     if values.dtype.kind not in "iu":
         raise InputError(f"{path}: column {name} should hold integers, found {values.dtype}; ids beyond 2⁵³ are not "
                          "safe in floats", "bad_catalog")  # fmt: skip
@@ -139,7 +139,7 @@ def _integers(table: Table, name: str, path: str) -> np.ndarray[Any, Any]:
 def _degrees(table: Table, name: str, path: str) -> np.ndarray[Any, Any]:
     try:
         column = table[name]
-        values = np.ma.filled(np.ma.asarray(column, dtype=float), np.nan)
+        values: np.ndarray[Any, Any] = np.asarray(np.ma.filled(np.ma.asarray(column, dtype=float), np.nan))
         unit = getattr(column, "unit", None)
         return np.asarray((values * unit).to_value("deg") if unit is not None else values)
     except (TypeError, ValueError) as error:

@@ -113,6 +113,8 @@ def hats(rows: pa.Table, told: Mapping[str, str], about: Mapping[str, tuple[Any,
             progress_bar=False,
             addl_hats_properties={f"skysift_{key.lower()}": str(value) for key, (value, _) in about.items()},
         )  # fmt: skip
-        with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
-            run(arguments, client)
+        with Client(  # type: ignore[no-untyped-call]
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as client:
+            run(arguments, client)  # type: ignore[no-untyped-call]
     return target

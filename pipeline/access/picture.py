@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pipeline.access.spectra import Spectrum
 
 
-_NUMBERS = ("ra", "dec", "snr", "p_value", "q_value", "artefact_probability")
-
-
 def picture(source: Spectrum) -> Figure:
     """Draw a spectrum."""
     facts = source.facts
@@ -32,7 +29,9 @@ def picture(source: Spectrum) -> Figure:
             score=_number(facts, "anomaly_score"), extrapolated=bool(facts["extrapolated"]), reason=_reason(facts),
             flux=source.flux_L, ivar=np.where(source.good, source.ivar_L, np.float32(0)), model=source.model_L,
             verdict=facts["verdict"] or "", explanation=facts["explanation"] or "",
-            **{name: _number(facts, name) for name in _NUMBERS},
+            ra=_number(facts, "ra"), dec=_number(facts, "dec"), snr=_number(facts, "snr"),
+            p_value=_number(facts, "p_value"), q_value=_number(facts, "q_value"),
+            artefact_probability=_number(facts, "artefact_probability"),
         )
     )  # fmt: skip
 

@@ -132,6 +132,15 @@ class Neighbours:
             self._pairs = np.sort(np.sqrt(np.maximum(squares, 0.0))) if len(squares) else np.zeros(1)
         return self._pairs
 
+    def alive(self) -> str:
+        """Return Milvus's version.
+
+        Raises:
+            StoreError: it does not answer, or lacks this model's embeddings.
+        """
+        self._vectors.fetch(self.model_id, [0], timeout=TIMEOUT)
+        return self._vectors.version
+
     def notice(self) -> str:
         """What is wrong with the store for such a search."""
         if self._notice is None:

@@ -92,7 +92,7 @@ class Spectrum:
     @property
     def good(self) -> NDArray[np.bool_]:
         """Pixels that carry information: ivar above 0 and no mask bit."""
-        return (self.ivar_L > 0) & (self.mask_L == 0)
+        return np.asarray((self.ivar_L > 0) & (self.mask_L == 0))
 
     def table(self) -> QTable:
         """The spectrum as an astropy table, a row a pixel."""

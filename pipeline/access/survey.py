@@ -331,11 +331,11 @@ def spectra_from(given: Any, z: Any = None) -> uploads.NewSpectra:
         return uploads.from_file(given, z)
     if isinstance(given, tuple | list) and len(given) == 3:
         units = ("Angstrom", "1e-17 erg / (Angstrom s cm2)", "1e34 Angstrom2 s2 cm4 / erg2")
-        arrays = [
+        wavelength, flux, ivar = (
             np.asarray(one.to_value(unit) if hasattr(one, "to_value") else one)
             for one, unit in zip(given, units, strict=True)
-        ]
-        return uploads.from_arrays(*arrays, None if z is None else float(z))
+        )
+        return uploads.from_arrays(wavelength, flux, ivar, None if z is None else float(z))
     raise InputError("a spectrum is the path of a file, or (wavelength, flux, ivar)", "not_a_spectrum")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,7 +30,8 @@ def table(rows: pa.Table, width: int) -> str:
     from rich.table import Table
 
     cells = {name: [_cell(name, value) for value in rows[name].to_pylist()] for name in rows.column_names}
-    shown, used = [], 0
+    shown: list[str] = []
+    used = 0
     for name, values in cells.items():
         needs = max([len(_head(name)), *(min(len(one), 60) for one in values)]) + 3
         if shown and used + needs > width:
@@ -65,7 +66,7 @@ def _cell(name: str, value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def story(source: Spectrum, alike: list[Mapping[str, Any]], total: int) -> str:
+def story(source: Spectrum, alike: Sequence[Mapping[str, Any]], total: int) -> str:
     """Return what is known of a spectrum in some twenty lines: where it is, how strange, why, and what it is like."""
     facts = source.facts
     rank = f"rank {facts['rank']:,} of {total:,}" if facts["rank"] else "not ranked"

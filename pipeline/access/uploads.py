@@ -135,8 +135,8 @@ def _interpolated(
     fine = width < WAVELENGTH_STEP
     pixel = np.rint((lam - WAVELENGTH_START) / WAVELENGTH_STEP).astype(np.int64)
     inside = fine & (pixel >= 0) & (pixel < N_PIXELS)
-    weight = np.bincount(pixel[inside], ivar[inside], N_PIXELS)
-    total = np.bincount(pixel[inside], (ivar * flux)[inside], N_PIXELS)
+    weight = np.bincount(pixel[inside], ivar[inside], N_PIXELS).astype(np.float64)
+    total = np.bincount(pixel[inside], (ivar * flux)[inside], N_PIXELS).astype(np.float64)
     density = np.where(fine, 0.0, ivar / width * WAVELENGTH_STEP)
     place = np.clip(np.searchsorted(lam, WAVELENGTH), 1, len(lam) - 1)
     known = (density[place - 1] > 0) & (density[place] > 0) & (lam[0] <= WAVELENGTH) & (lam[-1] >= WAVELENGTH)

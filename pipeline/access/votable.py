@@ -80,8 +80,8 @@ def _cells(values: pa.ChunkedArray) -> list[str]:
     if pa.types.is_string(kind):
         return [_text(one) if one else "" for one in values.to_pylist()]
     if pa.types.is_floating(kind):
-        digits = 9 if kind == pa.float32() else 17
-        return ["" if one is None else "NaN" if one != one else f"{one:.{digits}g}" for one in values.to_pylist()]
+        write = repr if kind == pa.float64() else "{:.9g}".format
+        return ["" if one is None else "NaN" if one != one else write(one) for one in values.to_pylist()]
     return [one or "" for one in pc.cast(values, pa.string()).to_pylist()]
 
 

@@ -26,8 +26,8 @@ _FORMAT = click.option("-f", "--format", "form", type=_FORM, help="Format; of wh
 
 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name in ("--snr", "--z"):
-        command = click.option(name, type=float, nargs=2, metavar="LOW HIGH", help="Keep this range.")(command)
+    for option in ("--snr", "--z"):
+        command = click.option(option, type=float, nargs=2, metavar="LOW HIGH", help="Keep this range.")(command)
     command = click.option("--verdict", multiple=True, metavar="NAME", help="Keep these verdicts.")(command)
     return click.option("--p-below", type=float, metavar="P", help="Keep p-values up to this.")(command)
 
@@ -54,7 +54,7 @@ def _emit(survey: Survey, rows: pa.Table, out: str | None, form: str | None, *, 
         data = formats.to_bytes(rows, form, survey.descriptions, {})
         if form in ("fits", "parquet") and sys.stdout.isatty():
             raise click.UsageError(f"{form} is not for a terminal: name a file with --out")
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
     else:
         click.echo(terminal.table(rows.slice(0, SHOWN), shutil.get_terminal_size((100, 24)).columns))
         if rows.num_rows > SHOWN:

@@ -52,8 +52,9 @@ def reader_url(url: str) -> str:
         secret = {"password": os.environ[PASSWORD]} if PASSWORD in os.environ else {}
         return str(extensions.make_dsn(url, user=ROLE, **secret))
     except psycopg2.ProgrammingError:
-        describe(url)  # says what is wrong with it
-        raise
+        raise StoreError(
+            "the PostgreSQL URL cannot be parsed: it should read postgresql://user@host:5432/database"
+        ) from None
 
 
 class Reader:
