@@ -65,12 +65,19 @@ COLUMNS: Final[dict[str, Column]] = {
     "distance": Column("", "stat.value"),
     "distance_percentile": Column("", "stat.rank.percentile"),
 }  # fmt: skip
+_VO_UNITS: Final = {"Angstrom": "0.1nm"}  # the VOUnits standard deprecates it, FITS does not
 COMPUTED: Final[dict[str, str]] = {  # descriptions of columns that no table holds
     "separation": "Angle from the position that was asked for, deg",
     "distance": "Euclidean distance of the embeddings in the model's latent space",
     "distance_percentile": "Of random pairs of the survey's spectra, those nearer to each other than this, percent",
     "sky_distance": "Angle from the position in the file that was matched, arcsec",
 }
+
+
+def vo_unit(name: str) -> str:
+    """Return a column's unit as VOTable and TAP want it."""
+    unit = column(name).unit
+    return _VO_UNITS.get(unit, unit)
 
 
 def column(name: str) -> Column:

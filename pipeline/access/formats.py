@@ -27,6 +27,8 @@ FORMATS: Final = {
 }
 UNKNOWN: Final = -1  # integer of a FITS file that stands for an unknown one (TNULL)
 
+_ROOM: Final = 60  # characters of a FITS card for a value and its comment
+
 Descriptions = Mapping[str, str]
 Header = Mapping[str, tuple[Any, str]]  # key → value and comment
 
@@ -183,7 +185,9 @@ def _fits(rows: pa.Table, descriptions: Descriptions, header: Header) -> bytes:
         if column(name).ucd:
             table.header[f"TUCD{number}"] = column(name).ucd
     for key, (value, comment) in header.items():
-        table.header[key[:8].upper()] = (_plain(value) if isinstance(value, str) else value, comment)
+        plain = _plain(value) if isinstance(value, str) else value
+        roomy = len(str(plain)) + len(comment) < _ROOM  # a value that goes on in another card has no comment
+        table.header[key[:8].upper()] = (plain, comment if roomy else "")
     sink = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(sink, checksum=True)
     return sink.getvalue()

@@ -194,7 +194,13 @@ class Survey:
         return dict(chosen[0])
 
     def similar(
-        self, targetid: int | None = None, k: int = 10, *, spectrum: Any = None, z: float | None = None, **filters: Any
+        self,
+        targetid: int | None = None,
+        k: int = 10,
+        *,
+        spectrum: Any = None,
+        redshift: float | None = None,
+        **filters: Any,
     ) -> Any:
         """Return the spectra most like one, nearest first, with distance and its percentile among random pairs.
 
@@ -202,7 +208,7 @@ class Survey:
             targetid: of the catalog; itself and its duplicates are left out.
             k: how many.
             spectrum: instead of a targetid, the path of a FITS or Parquet file, or (wavelength, flux, ivar).
-            z: its redshift, where the file does not say.
+            redshift: of that spectrum, where the file does not say.
             filters: as in ``anomalies``, but q_value and artefact_below.
 
         Raises:
@@ -215,7 +221,7 @@ class Survey:
         if targetid is not None:
             found = self.neighbours().of_spectrum(self.facts(targetid), k, make_filters(**filters))
         else:
-            found = self.alike(_one(spectra_from(spectrum, z)), k, make_filters(**filters))
+            found = self.alike(_one(spectra_from(spectrum, redshift)), k, make_filters(**filters))
         if found.notice:
             warnings.warn(found.notice, stacklevel=2)
         return self._table(found.rows)
@@ -224,19 +230,19 @@ class Survey:
         """Return the look-alikes of a spectrum from elsewhere, as they come."""
         return self.neighbours().of_vector(self.scores(new).embedding[0], k, filters)
 
-    def score(self, spectra: Any, z: float | Sequence[float] | None = None) -> Any:
+    def score(self, spectra: Any, redshift: float | Sequence[float] | None = None) -> Any:
         """Return raw scores of new spectra by the promoted model, a row a spectrum.
 
         p-values belong to the survey that was calibrated; compare raw scores with those of the catalog.
 
         Args:
             spectra: a file's path, (wavelength, flux, ivar), or ``uploads.NewSpectra``.
-            z: redshift, one for all or one each.
+            redshift: one for all or one each, where the file does not say.
 
         Raises:
             InputError: no spectrum, no overlap with the grid, or a redshift outside the model's range.
         """
-        new = spectra_from(spectra, z)
+        new = spectra_from(spectra, redshift)
         return self._table(score_table(new, self.scores(new)))
 
     def scores(self, new: uploads.NewSpectra) -> ScoreBatch:

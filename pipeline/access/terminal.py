@@ -72,11 +72,12 @@ def story(source: Spectrum, alike: Sequence[Mapping[str, Any]], total: int) -> s
     rank = f"rank {facts['rank']:,} of {total:,}" if facts["rank"] else "not ranked"
     lines = [
         f"TARGETID {facts['targetid']}   {rank}",
-        f"{_place(facts)}   z = {source.z:.4f}   S/N {_cell('snr', facts['snr'])} a pixel   {facts['coadd']}",
+        f"{_place(facts)}   z = {source.z:.4f}   S/N {_cell('snr', facts['snr'])} a pixel",
+        f"{facts['coadd']}",
         "",
         f"How strange    p = {chance(_nan(facts['p_value']), bool(facts['extrapolated']))}, "
         f"q = {chance(_nan(facts['q_value']))}, score {_cell('anomaly_score', facts['anomaly_score'])}"
-        + (" (the model was trained on it)" if facts["in_training"] else ""),
+        + (" (trained on)" if facts["in_training"] else ""),
         f"What it is     {judged(facts['verdict'] or '', _nan(facts['artefact_probability'])) or 'no candidate'}",
     ]
     if facts["explanation"]:

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.access.columns import COMPUTED, column
+from pipeline.access.columns import COMPUTED, column, vo_unit
 
 _HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -60,7 +60,13 @@ def datatype(kind: pa.DataType) -> tuple[str, str]:
 def _field(field: pa.Field, descriptions: Mapping[str, str]) -> str:
     kind, size = datatype(field.type)
     known = column(field.name)
-    attributes = {"name": field.name, "datatype": kind, "arraysize": size, "unit": known.unit, "ucd": known.ucd}
+    attributes = {
+        "name": field.name,
+        "datatype": kind,
+        "arraysize": size,
+        "unit": vo_unit(field.name),
+        "ucd": known.ucd,
+    }
     given = " ".join(f"{key}={_attribute(value)}" for key, value in attributes.items() if value)
     said = descriptions.get(field.name) or COMPUTED.get(field.name, "")
     inside = f"<DESCRIPTION>{_text(said)}</DESCRIPTION>" if said else ""

@@ -35,6 +35,8 @@ def translate(query: str) -> str:
         raise QueryError(f"the query has {len(query):,} characters, at most {MAX_LENGTH:,} are read")
     if not query.strip():
         raise QueryError("QUERY is empty; write an ADQL SELECT")
+    if ";" in _TOKEN.findall(query.strip().rstrip(";")):
+        raise QueryError("the query is not ADQL: one SELECT is answered, not several statements")
     try:
         found = str(ADQLQueryTranslator(query).to_postgresql())
     except QuerySyntaxError as error:

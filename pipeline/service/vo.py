@@ -13,7 +13,7 @@ from starlette.datastructures import URL
 from starlette.responses import Response
 
 from pipeline.access import catalog, formats
-from pipeline.access.columns import column
+from pipeline.access.columns import column, vo_unit
 from pipeline.access.filters import Cone
 from pipeline.access.survey import Survey
 from pipeline.access.votable import votable
@@ -245,7 +245,7 @@ def _column(name: str, kind: str, said: str) -> str:
     known = column(name)
     base, _, array = kind.partition("[")
     size = ' arraysize="*"' if array or base not in _KINDS else ""
-    unit = f"<unit>{escape(known.unit)}</unit>" if known.unit else ""
+    unit = f"<unit>{escape(vo_unit(name))}</unit>" if known.unit else ""
     ucd = f"<ucd>{escape(known.ucd)}</ucd>" if known.ucd else ""
     form = f'<dataType xsi:type="vs:VOTableType"{size}>{_KINDS.get(base, "unicodeChar")}</dataType>'
     about = f"<name>{escape(name)}</name><description>{escape(said)}</description>{unit}{ucd}"

@@ -64,6 +64,7 @@ class Reader:
         self._url = reader_url(url)
         self._seconds = seconds
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
+        self._schemas: dict[str, pa.Schema] = {}  # of our own queries that name their columns: asked for once
 
     def rows(self, query: str, arguments: Arguments = (), *, seconds: float | None = None) -> pa.Table:
         """Return the rows of a query of our own.
@@ -73,7 +74,12 @@ class Reader:
             QueryError: it ran too long, or an argument is out of range.
         """
         with self._statement(seconds) as cur:
-            return _copied(cur, cur.mogrify(query, arguments or None).decode(), self._limit(seconds))
+            text = cur.mogrify(query, arguments or None).decode()
+            schema = self._schemas.get(query) or _described(cur, text, self._limit(seconds))
+            found = _copied(cur, text, schema, self._limit(seconds))
+        if "*" not in query:
+            self._schemas[query] = schema
+        return found
 
     def answer(self, query: str, *, limit: int = MAX_ROWS, seconds: float | None = None) -> Answer:
         """Return at most ``limit`` rows of somebody's SELECT.
@@ -88,7 +94,9 @@ class Reader:
             raise QueryError("the query is empty or holds a NUL character; write one SELECT")
         with self._statement(seconds) as cur:
             _limited(cur, "SELECT check_query(%s)", self._limit(seconds), (text,))
-            found = _copied(cur, f"SELECT * FROM (\n{text}\n) AS q LIMIT {int(limit) + 1}", self._limit(seconds))
+            schema = _described(cur, text, self._limit(seconds))
+            bounded = f"SELECT * FROM (\n{text}\n) AS q LIMIT {int(limit) + 1}"
+            found = _copied(cur, bounded, schema, self._limit(seconds))
         return Answer(found.slice(0, limit), found.num_rows > limit)
 
     def close(self) -> None:
@@ -159,7 +167,7 @@ def _limited(cur: Cursor, statement: str, seconds: float, arguments: Arguments =
     cur.execute(statement, arguments or None)
 
 
-def _copied(cur: Cursor, query: str, seconds: float) -> pa.Table:
+def _described(cur: Cursor, query: str, seconds: float) -> pa.Schema:
     _limited(cur, f"SELECT * FROM (\n{query}\n) AS q LIMIT 0", seconds)
     schema = schema_of(cur)
     if not len(schema):
@@ -167,6 +175,10 @@ def _copied(cur: Cursor, query: str, seconds: float) -> pa.Table:
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise QueryError(f"two columns of the answer are called {twice[0]}; name one of them with AS")
+    return schema
+
+
+def _copied(cur: Cursor, query: str, schema: pa.Schema, seconds: float) -> pa.Table:
     sink = _Bounded()
     cur.execute("SET LOCAL statement_timeout = %s", (max(1, int(1000 * seconds)),))
     cur.copy_expert(f"COPY (\n{query}\n) TO STDOUT (FORMAT csv)", sink, size=1 << 20)

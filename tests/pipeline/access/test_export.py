@@ -80,7 +80,7 @@ def test_lsdb_opens_and_crossmatches_a_hats_catalog(survey: Survey, tmp_path: Pa
     assert len(catalog.compute()) == count
     matched = catalog.crossmatch(catalog, radius_arcsec=1, suffixes=("_a", "_b")).compute()
     assert len(matched) == count
-    assert (matched["spectrum_id_a"] == matched["spectrum_id_b"]).mean() > 0.99
+    assert (matched["targetid_a"] == matched["targetid_b"]).all()  # some targets have two spectra at one place
     with pytest.raises(StoreError, match="exists already"):
         export(survey.reader, str(path))
 
@@ -108,8 +108,9 @@ def test_matching_by_targetid_knows_published_layouts(survey: Survey, tmp_path: 
         table.write(path, format={"vot": "votable", "csv": "ascii.csv", "fits": "fits"}[ending])
     found = crossmatch(survey.reader, str(path))
     assert (found.layout, found.how, found.n_file) == ("BAL", "by TARGETID", 40)
-    assert found.rows["rank"].to_pylist() == list(range(1, 41))
-    assert found.rows["file_ai_civ"].to_pylist() == list(range(40))
+    assert set(range(1, 41)) <= set(found.rows["rank"].to_pylist())  # a target may have other spectra too
+    for row in found.rows.to_pylist():
+        assert np.asarray(table["TARGETID"])[int(row["file_ai_civ"])] == row["targetid"]
 
 
 def test_matching_by_position_takes_the_nearest(survey: Survey, tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_matching_by_position_takes_the_nearest(survey: Survey, tmp_path: Path) 
     table.add_row((np.nan, np.nan))
     table.write(tmp_path / "a.fits")
     found = crossmatch(survey.reader, str(tmp_path / "a.fits"), radius=1.0)
-    assert found.rows["rank"].to_pylist() == list(range(1, 41))
+    assert sorted(found.rows["targetid"].to_pylist()) == sorted(np.asarray(_theirs(survey)["TARGETID"]).tolist())
     np.testing.assert_allclose(found.rows["sky_distance"].to_numpy(), 0.5, rtol=1e-4)
     assert crossmatch(survey.reader, str(tmp_path / "a.fits"), radius=0.4).rows.num_rows == 0
 

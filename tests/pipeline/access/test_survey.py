@@ -71,7 +71,7 @@ def test_scoring_a_spectrum_again_gives_the_catalogs_scores(survey: Survey, tmp_
     row = survey.query("SELECT targetid, local_emission, density FROM anomaly_catalog ORDER BY rank LIMIT 1")[0]
     spectrum = survey.spectrum(int(row["targetid"]))
     ivar = np.where(spectrum.good, spectrum.ivar_L, 0)
-    found = survey.score((spectrum.wavelength, spectrum.flux, ivar * spectrum.ivar.unit), z=spectrum.z)
+    found = survey.score((spectrum.wavelength, spectrum.flux, ivar * spectrum.ivar.unit), redshift=spectrum.z)
     assert found["local_emission"][0] == pytest.approx(row["local_emission"], rel=1e-3)
     assert found["density"][0] == pytest.approx(row["density"], rel=1e-3)
     spectrum.table().write(tmp_path / "one.fits")
@@ -152,7 +152,7 @@ def test_what_cannot_be_answered_is_said(survey: Survey, tmp_path: Path) -> None
         survey.anomalies(0)
     wave = np.linspace(4000, 9000, 3000)
     with pytest.raises(InputError, match="redshift"):
-        survey.score((wave, wave, wave), z=99.0)
+        survey.score((wave, wave, wave), redshift=99.0)
     with pytest.raises(ConfigError, match="there is no workspace"):
         Survey(tmp_path / "nothing")
 

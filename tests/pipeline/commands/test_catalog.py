@@ -113,7 +113,8 @@ def test_export_and_crossmatch(call: Callable[..., str], tmp_path: Path) -> None
     path = str(tmp_path / "a.fits")
     said = call("export", path)
     count = int(re.search(r": ([\d,]+) rows", said)[1].replace(",", ""))  # type: ignore[index]
-    assert f"{count:,} matched by targetid" in call("crossmatch", path)
+    by_id = int(re.search(r"([\d,]+) matched by targetid", call("crossmatch", path))[1].replace(",", ""))  # type: ignore[index]
+    assert by_id >= count  # a target with several spectra matches each of them with each
     assert f"{count:,} matched by ra, dec within 1″" in call("crossmatch", path, "--by", "position")
 
 
@@ -122,4 +123,4 @@ def test_the_sql_of_the_readme_runs(call: Callable[..., str]) -> None:
     queries = [part.strip() for block in blocks for part in block.split(";") if part.strip()]
     assert len(queries) >= 5
     for query in queries:
-        call("query", query)
+        call("query", "--", query)

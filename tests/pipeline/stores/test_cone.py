@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.access.catalog import TABLES
-from pipeline.access.columns import COLUMNS
+from pipeline.access.columns import COLUMNS, vo_unit
 from pipeline.stores import catalog, postgres, registry
 from pipeline.stores.postgres import Connection, fetch_table, transaction
 
@@ -122,7 +122,7 @@ def test_tap_schema_has_the_units_of_the_python_side(conn: Connection) -> None:
     with transaction(conn) as cur:
         rows = fetch_table(cur, "SELECT name, unit, ucd FROM column_units").to_pylist()
         assert {row["name"]: (row["unit"], row["ucd"]) for row in rows} == {
-            name: (known.unit, known.ucd) for name, known in COLUMNS.items()
+            name: (vo_unit(name), known.ucd) for name, known in COLUMNS.items()
         }
         listed = fetch_table(cur, "SELECT table_name FROM tap_schema.tables ORDER BY table_index, table_name")
         own = [f"tap_schema.{name}" for name in ("columns", "key_columns", "keys", "schemas", "tables")]
