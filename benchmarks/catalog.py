@@ -42,7 +42,7 @@ QUERIES: dict[str, tuple[str, Arguments, int, float | None]] = {  # name → SQL
     "SELECT 1": ("SELECT 1", _none, 1000, None),
     "1′ cone": (CONE.format("1/60.0"), position, 1000, 0.6),
     "1° cone": (CONE.format("1"), position, 300, 6.0),
-    "1° cone at RA 100 edge, dec 79": (CONE.format("1"), lambda rng: (float(rng.uniform(100, 280)), 79.0), 300, None),
+    "1° cone, dec 79": (CONE.format("1"), lambda rng: (float(rng.uniform(100, 280)), 79.0), 300, None),
     "top 100": (TOP.format("true"), _none, 300, 10.0),
     "top 100, z 2 to 2.5 and S/N > 2": (TOP.format("z BETWEEN 2 AND 2.5 AND snr > 2"), _none, 300, 10.0),
     "top 100, verdict physical, p < 1e-3": (
