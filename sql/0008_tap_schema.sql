@@ -1,8 +1,5 @@
 -- TAP_SCHEMA (IVOA TAP 1.1, section 4): the published tables described in tables, for tools that ask with ADQL.
 
-CREATE SCHEMA tap_schema;
-COMMENT ON SCHEMA tap_schema IS 'What TAP serves, described as TAP 1.1 wants it';
-
 -- Units and UCDs by column name, the same as in pipeline/access/columns.py (a test compares them).
 CREATE TABLE column_units (
     name text PRIMARY KEY,
@@ -59,46 +56,57 @@ INSERT INTO column_units (name, unit, ucd) VALUES
     ('distance', '', 'stat.value'),
     ('distance_percentile', '', 'stat.rank.percentile');
 
-CREATE VIEW tap_schema.schemas AS
-SELECT * FROM (VALUES ('public', 'The catalog', NULL::text, 0), ('tap_schema', 'This description', NULL, 1))
-    AS s (schema_name, description, utype, schema_index);
-
-CREATE VIEW tap_schema.tables AS
-SELECT n.nspname::text AS schema_name,
-       CASE n.nspname WHEN 'public' THEN '' ELSE 'tap_schema.' END || c.relname AS table_name,
-       'view'::text AS table_type, obj_description(c.oid, 'pg_class') AS description, NULL::text AS utype,
-       coalesce(p.ordinality, 100)::integer AS table_index
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN unnest(ARRAY['anomaly_catalog', 'anomalies', 'selection_function', 'spectrum_files', 'promoted_model',
-                       'catalog_runs', 'catalog_quality']) WITH ORDINALITY AS p (name) ON p.name = c.relname
-WHERE c.relkind = 'v' AND (n.nspname = 'tap_schema' OR n.nspname = 'public' AND p.name IS NOT NULL);
-
-CREATE VIEW tap_schema.columns AS
-SELECT t.table_name, a.attname::text AS column_name,
-       CASE replace(format_type(a.atttypid, NULL), '[]', '')
-           WHEN 'bigint' THEN 'long' WHEN 'integer' THEN 'int' WHEN 'smallint' THEN 'short' WHEN 'real' THEN 'float'
-           WHEN 'double precision' THEN 'double' WHEN 'numeric' THEN 'double' WHEN 'boolean' THEN 'boolean'
-           ELSE 'unicodeChar' END AS datatype,
-       CASE WHEN format_type(a.atttypid, NULL) IN ('bigint', 'integer', 'smallint', 'real', 'double precision',
-           'numeric', 'boolean') THEN NULL ELSE '*' END AS arraysize,
-       NULL::text AS xtype, NULL::integer AS "size", col_description(a.attrelid, a.attnum) AS description,
-       NULL::text AS utype, nullif(u.unit, '') AS unit, nullif(u.ucd, '') AS ucd,
-       (a.attname IN ('ra', 'dec', 'rank'))::integer AS indexed, 1 AS principal, 0 AS std,
-       a.attnum::integer AS column_index
-FROM tap_schema.tables t
-JOIN pg_attribute a ON a.attrelid = to_regclass(t.table_name) AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN column_units u ON u.name = a.attname;
-
-CREATE VIEW tap_schema.keys AS
-SELECT NULL::text AS key_id, NULL::text AS from_table, NULL::text AS target_table, NULL::text AS description,
-       NULL::text AS utype WHERE false;
-
-CREATE VIEW tap_schema.key_columns AS
-SELECT NULL::text AS key_id, NULL::text AS from_column, NULL::text AS target_column WHERE false;
-
 DO $$
 DECLARE role text;
 BEGIN
+    IF NOT has_database_privilege(current_user, current_database(), 'CREATE') THEN
+        RAISE NOTICE 'role % may not create schemas: tap_schema was not set up, all else works', current_user;
+        RETURN;
+    END IF;
+
+    IF to_regnamespace('tap_schema') IS NOT NULL THEN  -- of a catalog that was dropped
+        DROP SCHEMA tap_schema CASCADE;
+    END IF;
+    CREATE SCHEMA tap_schema;
+    COMMENT ON SCHEMA tap_schema IS 'What TAP serves, described as TAP 1.1 wants it';
+
+    CREATE VIEW tap_schema.schemas AS
+    SELECT * FROM (VALUES ('public', 'The catalog', NULL::text, 0), ('tap_schema', 'This description', NULL, 1))
+        AS s (schema_name, description, utype, schema_index);
+
+    CREATE VIEW tap_schema.tables AS
+    SELECT n.nspname::text AS schema_name,
+           CASE n.nspname WHEN 'public' THEN '' ELSE 'tap_schema.' END || c.relname AS table_name,
+           'view'::text AS table_type, obj_description(c.oid, 'pg_class') AS description, NULL::text AS utype,
+           coalesce(p.ordinality, 100)::integer AS table_index
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN unnest(ARRAY['anomaly_catalog', 'anomalies', 'selection_function', 'spectrum_files', 'promoted_model',
+                           'catalog_runs', 'catalog_quality']) WITH ORDINALITY AS p (name) ON p.name = c.relname
+    WHERE c.relkind = 'v' AND (n.nspname = 'tap_schema' OR n.nspname = 'public' AND p.name IS NOT NULL);
+
+    CREATE VIEW tap_schema.columns AS
+    SELECT t.table_name, a.attname::text AS column_name,
+           CASE replace(format_type(a.atttypid, NULL), '[]', '')
+               WHEN 'bigint' THEN 'long' WHEN 'integer' THEN 'int' WHEN 'smallint' THEN 'short' WHEN 'real' THEN 'float'
+               WHEN 'double precision' THEN 'double' WHEN 'numeric' THEN 'double' WHEN 'boolean' THEN 'boolean'
+               ELSE 'unicodeChar' END AS datatype,
+           CASE WHEN format_type(a.atttypid, NULL) IN ('bigint', 'integer', 'smallint', 'real', 'double precision',
+               'numeric', 'boolean') THEN NULL ELSE '*' END AS arraysize,
+           NULL::text AS xtype, NULL::integer AS "size", col_description(a.attrelid, a.attnum) AS description,
+           NULL::text AS utype, nullif(u.unit, '') AS unit, nullif(u.ucd, '') AS ucd,
+           (a.attname IN ('ra', 'dec', 'rank'))::integer AS indexed, 1 AS principal, 0 AS std,
+           a.attnum::integer AS column_index
+    FROM tap_schema.tables t
+    JOIN pg_attribute a ON a.attrelid = to_regclass(t.table_name) AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN column_units u ON u.name = a.attname;
+
+    CREATE VIEW tap_schema.keys AS
+    SELECT NULL::text AS key_id, NULL::text AS from_table, NULL::text AS target_table, NULL::text AS description,
+           NULL::text AS utype WHERE false;
+
+    CREATE VIEW tap_schema.key_columns AS
+    SELECT NULL::text AS key_id, NULL::text AS from_column, NULL::text AS target_column WHERE false;
+
     FOREACH role IN ARRAY ARRAY['skysift_reader', 'skysift_pipeline'] LOOP
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('GRANT USAGE ON SCHEMA tap_schema TO %I', role);
