@@ -35,14 +35,15 @@ COMMENT ON FUNCTION cone_half_width IS 'How far a cone reaches in right ascensio
 -- One plain SELECT, which the planner puts into the query that calls it. Of the three turns at most two meet 0 to 360:
 -- those are cones across right ascension 0. It reads the view, as its caller may read nothing else.
 DO $$
-DECLARE columns text;
+DECLARE columns text; shown text;
 BEGIN
-    SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum) INTO columns
+    SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum),
+           string_agg(format('a.%I', attname), ', ' ORDER BY attnum) INTO columns, shown
     FROM pg_attribute WHERE attrelid = 'anomaly_catalog'::regclass AND attnum > 0;
     EXECUTE format($function$
         CREATE FUNCTION cone_search(at_ra double precision, at_dec double precision, radius double precision)
         RETURNS TABLE (separation double precision, %s) LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $body$
-            SELECT sphere_distance(at_ra, at_dec, a.ra, a.dec), a.*
+            SELECT sphere_distance(at_ra, at_dec, a.ra, a.dec), %s
             FROM generate_series(
                      (floor((greatest(at_dec - radius - 1e-8, -90) + 90) * 10))::integer,
                      (floor((least(at_dec + radius + 1e-8, 90) + 90) * 10))::integer) AS zone (number)
@@ -52,7 +53,7 @@ BEGIN
              AND a.ra <= at_ra + cone_half_width(at_dec, radius) + turn.shift
             WHERE (turn.shift = 0 OR cone_half_width(at_dec, radius) < 180)
               AND sphere_distance(at_ra, at_dec, a.ra, a.dec) <= checked_radius(at_ra, at_dec, radius)
-        $body$ $function$, columns);
+        $body$ $function$, columns, shown);
 END $$;
 COMMENT ON FUNCTION cone_search IS 'Spectra of anomaly_catalog within a radius of a position, with their separation; all in deg, radius 0 to 180';
 
