@@ -65,6 +65,28 @@ class ModelsDisagree(SkysiftError):
     exit_code = 7
 
 
+class QueryError(SkysiftError):
+    """A query is malformed, not allowed, out of range, too large or too slow.
+
+    ``reason`` is a short code: ``bad_query``, ``forbidden``, ``too_large`` or ``timeout``.
+    """
+
+    exit_code = 8
+
+    def __init__(self, message: str, reason: str = "bad_query") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[QueryError], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
+class NotFoundError(SkysiftError):
+    """What was asked for by its name is not in the catalog."""
+
+    exit_code = 9
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line; Ray hands on workers' errors wrapped, with lines of its own behind."""
     cause = getattr(error, "cause", None) or error

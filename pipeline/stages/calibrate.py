@@ -69,7 +69,7 @@ def calibrate(session: Session, model_id: str, *, force: bool = False) -> Calibr
     judged = judge(session, model_id, table, done, COMPONENTS)
     with progress("calibrate", table.num_rows, "spectra") as bar:
         catalog.write_calibration(session.conn, model_id, _rows(table, done, judged))
-        scalars = _scalars(table, done)
+        scalars = _scalars(table, done, judged)
         for at in range(0, table.num_rows, REFRESH):
             part = scalars.slice(at, REFRESH)
             session.vectors.refresh_scalars(model_id, part)
@@ -127,10 +127,11 @@ def _rows(table: pa.Table, done: Calibrated, judged: pa.Table) -> pa.Table:
     return pa.table(columns | missing)
 
 
-def _scalars(table: pa.Table, done: Calibrated) -> pa.Table:
+def _scalars(table: pa.Table, done: Calibrated, judged: pa.Table) -> pa.Table:
     """What Milvus filters by."""
     columns = {name: table[name] for name in ("spectrum_id", "ra", "dec", "z", "snr")}
-    return pa.table(columns | {"anomaly_score": done.anomaly_score, "p_value": done.p_value})
+    verdict = spread(judged, table["spectrum_id"].to_numpy(), ["verdict"])
+    return pa.table(columns | {"anomaly_score": done.anomaly_score, "p_value": done.p_value} | verdict)
 
 
 def _up_to_date(session: Session, model_id: str) -> bool:

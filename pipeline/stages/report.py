@@ -1,4 +1,4 @@
-"""Report: the run's quality metrics to PostgreSQL and its HTML page to the workspace."""
+"""Report: the run's quality metrics to PostgreSQL, its HTML page and its catalog's files to the workspace."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from pipeline.stores import runs
 def report(session: Session) -> Path:
     """Measure the run and write its page; returns the page's path, ``{workspace}/reports/{run}/report.html``.
 
+    A run with the promoted model leaves its catalog beside it, as FITS and Parquet.
+
     Raises:
         RunError: there is no such run.
         StoreError: a store does not answer, or the page cannot be written.
     """
+    from pipeline.report.files import write_catalog
     from pipeline.report.page import render
 
     contents = data.gather(session)
     run, model_id = contents.facts.run, contents.facts.model_id or ""
     runs.record_metrics(session.conn, run, "report", measure(contents.catalog), model_id=model_id)
+    write_catalog(session)
     text = render(replace(contents, metrics=data.metrics(session.conn, run, model_id)))
     return write_file(session.config.workspace / "reports" / run / "report.html", text.encode())
 

@@ -263,10 +263,15 @@ def fetch_table(cur: Cursor, query: str, arguments: Sequence[Any] | dict[str, An
     """Run a query through COPY and return its rows as an Arrow table, types taken from the database's."""
     query = cur.mogrify(query, arguments or None).decode()
     cur.execute(f"SELECT * FROM ({query}) AS q LIMIT 0")
-    fields = [pa.field(column.name, _ARROW.get(column.type_code, pa.string())) for column in cur.description or ()]
+    schema = schema_of(cur)
     sink = io.BytesIO()
     cur.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT csv)", sink, size=1 << 20)
-    return read_csv(sink.getbuffer(), pa.schema(fields))
+    return read_csv(sink.getbuffer(), schema)
+
+
+def schema_of(cur: Cursor) -> pa.Schema:
+    """Return the Arrow types of the columns that a cursor has just described; other types come as text."""
+    return pa.schema([pa.field(one.name, _ARROW.get(one.type_code, pa.string())) for one in cur.description or ()])
 
 
 _ARROW = {  # OIDs of PostgreSQL's built-in types (src/include/catalog/pg_type.dat)
@@ -279,4 +284,5 @@ _ARROW = {  # OIDs of PostgreSQL's built-in types (src/include/catalog/pg_type.d
     1007: pa.list_(pa.int32()),
     1021: pa.list_(pa.float32()),
     1184: pa.timestamp("us", "UTC"),
+    1700: pa.float64(),
 }

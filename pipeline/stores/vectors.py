@@ -35,6 +35,9 @@ SCALARS = {
 METRIC = "L2"
 INDEX = {"M": 16, "efConstruction": 128}
 SEARCH_EF = 128
+VERDICT = "verdict"  # a word; empty: no candidate
+VERDICT_LENGTH = 32
+LITE_MOST = 100_000  # vectors that Milvus Lite answers quickly
 BATCH = 8192  # rows a request; Milvus answers a query with at most 16,384
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs tracebacks of errors that are raised anyway
@@ -55,6 +58,7 @@ class VectorStore:
         self._client = client
         self._where = where
         self._loaded: set[str] = set()
+        self._fields: dict[str, frozenset[str]] = {}
 
     @classmethod
     def open(cls, uri: str, *, timeout: float = 10.0) -> VectorStore:
@@ -79,6 +83,15 @@ class VectorStore:
         """Version of the server, such as ``2.3.5`` or ``milvus_lite-3.2.2``."""
         with _explained(self._where):
             return str(self._client.get_server_version())
+
+    def too_small(self, model_id: str) -> str:
+        """Say that Milvus Lite holds more vectors than it is made for, and what to do; empty where all is well."""
+        if "lite" not in self.version.lower() or (count := self.count(model_id)) <= LITE_MOST:
+            return ""
+        return (
+            f"Milvus Lite holds {count:,} vectors and is made for up to {LITE_MOST:,}: answers are right but take "
+            "seconds; start a Milvus server, name it with stores.milvus and score again"
+        )
 
     def ensure_collection(self, model_id: str, dim: int) -> None:
         """Make a model's collection, indexed and loaded, where there is none.
@@ -107,6 +120,16 @@ class VectorStore:
             self._loaded.add(name)
         return name
 
+    def has_verdicts(self, model_id: str) -> bool:
+        """Whether the collection can be filtered by verdict: those of earlier versions cannot."""
+        with _explained(self._where):
+            return VERDICT in self._names(collection_name(model_id))
+
+    def _names(self, name: str) -> frozenset[str]:
+        if name not in self._fields:
+            self._fields[name] = frozenset(field["name"] for field in self._client.describe_collection(name)["fields"])
+        return self._fields[name]
+
     def _dimension(self, name: str) -> int:
         fields = self._client.describe_collection(name)["fields"]
         return int(next(field["params"]["dim"] for field in fields if field["name"] == "embedding"))
@@ -117,6 +140,7 @@ class VectorStore:
         schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dim)
         for field, kind in SCALARS.items():
             schema.add_field(field, kind)
+        schema.add_field(VERDICT, DataType.VARCHAR, max_length=VERDICT_LENGTH)
         index = self._client.prepare_index_params()
         index.add_index("embedding", index_type="HNSW", metric_type=METRIC, params=INDEX)
         # Session: this client sees its own writes at once, and never waits for what others do.
@@ -127,8 +151,8 @@ class VectorStore:
 
         Args:
             model_id: the model; its collection must exist.
-            rows: Arrow table [B] with spectrum_id, embedding (lists of float) and any of ``SCALARS``; those not
-                given become NaN. No spectrum may occur twice.
+            rows: Arrow table [B] with spectrum_id, embedding (lists of float) and any of ``SCALARS`` and verdict;
+                those not given become NaN, or no verdict. No spectrum may occur twice.
         """
         with _explained(self._where):
             for start in range(0, rows.num_rows, BATCH):
@@ -147,6 +171,9 @@ class VectorStore:
             given = field in rows.column_names
             values = rows[field].to_numpy() if given else np.full(n, np.nan)
             columns.append({"name": field, "type": kind, "values": np.asarray(values, np.float64).tolist()})
+        if VERDICT in self._names(name):
+            words = rows[VERDICT].fill_null("").to_pylist() if VERDICT in rows.column_names else [""] * n
+            columns.append({"name": VERDICT, "type": DataType.VARCHAR, "values": words})
         self._client._get_connection().upsert(name, columns)
 
     def refresh_scalars(self, model_id: str, rows: pa.Table) -> int:
@@ -156,7 +183,7 @@ class VectorStore:
 
         Args:
             model_id: the model.
-            rows: Arrow table [B] with spectrum_id and all of ``SCALARS``.
+            rows: Arrow table [B] with spectrum_id, all of ``SCALARS`` and verdict.
         """
         refreshed = 0
         for start in range(0, rows.num_rows, BATCH):
@@ -168,14 +195,15 @@ class VectorStore:
                 {KEY: found, "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])}
             )
             keep = batch.filter(pc.is_in(batch[KEY], pa.array(found)))
-            for field in SCALARS:
-                table = table.append_column(field, keep[field])
+            for field in (*SCALARS, VERDICT):
+                if field in keep.column_names:
+                    table = table.append_column(field, keep[field])
             self.upsert(model_id, table)
             refreshed += len(found)
         return refreshed
 
     def fetch(
-        self, model_id: str, spectrum_id: Sequence[int] | NDArray[np.int64]
+        self, model_id: str, spectrum_id: Sequence[int] | NDArray[np.int64], *, timeout: float | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the vectors of these spectra, those without one left out.
 
@@ -187,7 +215,9 @@ class VectorStore:
         with _explained(self._where):
             name = self._ready(model_id)
             for start in range(0, len(wanted), BATCH):
-                rows = self._client.get(name, wanted[start : start + BATCH], output_fields=["embedding"])
+                rows = self._client.get(
+                    name, wanted[start : start + BATCH], output_fields=["embedding"], timeout=timeout
+                )
                 found |= {int(row[KEY]): row["embedding"] for row in rows}
             dim = self._dimension(name)
         order = [one for one in wanted if one in found]
@@ -195,16 +225,18 @@ class VectorStore:
         return np.array(order, np.int64), vectors
 
     def search(
-        self, model_id: str, vectors_BD: NDArray[np.float32], k: int, filter: str = "", *, ef: int = SEARCH_EF
-    ) -> list[Hits]:
+        self, model_id: str, vectors_BD: NDArray[np.float32], k: int, filter: str = "", *, ef: int = SEARCH_EF,
+        timeout: float | None = None,
+    ) -> list[Hits]:  # fmt: skip
         """Return the ``k`` nearest neighbours of each vector.
 
         Args:
             model_id: the model.
             vectors_BD: float32 [B, D].
             k: neighbours wanted; fewer come when fewer pass the filter.
-            filter: Milvus expression over ``SCALARS``, such as ``z > 2 and p_value < 0.001``.
+            filter: Milvus expression over ``SCALARS`` and verdict, such as ``z > 2 and p_value < 0.001``.
             ef: breadth of the search in the graph; at least ``k`` is used.
+            timeout: s to wait for a server that does not answer; None: as long as the client does.
         """
         with _explained(self._where):
             answers = self._client.search(
@@ -214,6 +246,7 @@ class VectorStore:
                 filter=filter,
                 search_params={"metric_type": METRIC, "params": {"ef": max(ef, k)}},
                 output_fields=[KEY],
+                timeout=timeout,
             )
         return [_hits(answer) for answer in answers]
 
@@ -247,6 +280,7 @@ class VectorStore:
                     self._client.drop_alias(alias)
                 self._client.drop_collection(name)
             self._loaded.discard(name)
+            self._fields.pop(name, None)
 
     def set_alias(self, model_id: str) -> None:
         """Let the alias ``skysift`` name a model's collection."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,3 +86,44 @@ def s3_server() -> Iterator[S3Server]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """A simulated survey and the workspace of its finished run."""
+
+    sky: Path
+    workspace: Path
+
+    def query(self, text: str) -> list[dict[str, Any]]:
+        """Rows of a query on its catalog."""
+        from pipeline import Survey
+
+        with Survey(self.workspace) as survey:
+            return [dict(zip(row.colnames, row, strict=True)) for row in survey.query(text)]
+
+
+@pytest.fixture(scope="session")
+def sifted() -> Iterator[Sifted]:
+    """A small survey, run from start to end in processes of their own; its servers stay up for all tests."""
+    folder = Path(tempfile.mkdtemp(prefix="skysift-"))
+    sky, workspace = folder / "sky", folder / "w"
+    settings = ("ingest.chunk_size=128", "train.fit.segments=4", "train.vae.hidden=128", "train.vae.latent=8",
+                "report.anomalies=2", "report.normals=1")  # fmt: skip
+    options = [part for one in settings for part in ("--set", one)]
+    shape = ("--quasars", "800", "--seed", "3", "--quasar-fraction", "0.8", "--no-resolution")
+    try:
+        _command("simulate", str(sky), *shape)
+        _command("run", str(sky), "--workspace", str(workspace), "--run", "small", *options)
+        _command("db", "start", "--workspace", str(workspace))
+        yield Sifted(sky, workspace)
+        _command("db", "stop", "--workspace", str(workspace))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -159,6 +159,18 @@ def test_a_missing_collection_says_what_to_do(store: VectorStore) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_verdicts_are_kept_and_filtered_by(store: VectorStore, model: str) -> None:
+    ids, vectors = _ids(50), _vectors(50)
+    store.upsert(model, _rows(ids, vectors))
+    assert store.has_verdicts(model)
+    known = {name: np.arange(50.0) for name in SCALARS}
+    verdict = pa.array(["physical" if place % 5 == 0 else None for place in range(50)])
+    assert store.refresh_scalars(model, pa.table({"spectrum_id": ids, **known, "verdict": verdict})) == 50
+    hits = store.search(model, vectors[:1], 50, 'verdict in ["physical"]')[0]
+    assert sorted(hits.spectrum_id.tolist()) == sorted(ids[::5].tolist())
+    assert store.search(model, vectors[:1], 50, 'verdict == "spike"')[0].spectrum_id.tolist() == []
+
+
 def test_a_bad_filter_is_one_line(store: VectorStore, model: str) -> None:
     store.upsert(model, _rows(_ids(5), _vectors(5)))
     with pytest.raises(StoreError, match="Milvus at") as caught:

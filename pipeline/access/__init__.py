@@ -1,0 +1,1 @@
+"""What reads the finished catalog: the Python API, and what the commands and the service share with it."""

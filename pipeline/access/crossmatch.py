@@ -1,0 +1,190 @@
+"""A catalog from elsewhere beside the promoted one: matched by TARGETID, or by position on the sky."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.stores.reader import Reader
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+MAX_ROWS: Final = 5_000_000
+LAYOUTS: Final = {  # columns that a published catalog has, and what they tell of an object
+    "BAL": (("AI_CIV", "BI_CIV"), ("AI_CIV", "BI_CIV", "NCIV_2000", "NCIV_450", "Z")),
+    "DLA": (("NHI", "Z_DLA"), ("NHI", "Z_DLA", "Z_QSO", "DLAID", "ZERR_DLA", "LOGN_HI")),
+    "visual inspection": (("VI_QUALITY",), ("VI_Z", "VI_QUALITY", "VI_SPECTYPE", "VI_COMMENT", "BEST_Z")),
+    "QSO": (("Z", "TARGET_RA"), ("Z", "ZERR", "ZWARN", "MASKBITS", "MORPHTYPE")),
+}  # DESI data model: BAL, DLA and QSO value-added catalogs, VI truth tables
+_IDS: Final = ("TARGETID", "TARGET_ID", "DESI_TARGETID")
+_RA: Final = ("TARGET_RA", "RA", "RAJ2000", "RA_ICRS", "RAICRS", "_RAJ2000", "ALPHA_J2000")
+_DEC: Final = ("TARGET_DEC", "DEC", "DEJ2000", "DE_ICRS", "DECJ2000", "_DEJ2000", "DELTA_J2000")
+_OURS: Final = """
+    SELECT rank, targetid, ra, dec, z, snr, anomaly_score, p_value, q_value, verdict, artefact_probability, explanation,
+           spectrum_id
+    FROM anomaly_catalog"""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The matches: columns of the catalog, then of the file with ``file_`` before them."""
+
+    rows: pa.Table
+    how: str  # in words
+    layout: str  # which published layout it has; empty: none that is known
+    n_file: int
+
+
+def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") -> Matched:
+    """Match a file's objects with the promoted catalog.
+
+    Args:
+        reader: the catalog.
+        path: FITS, VOTable, Parquet, ECSV or CSV with TARGETID, or with positions (ICRS, deg).
+        radius: of the match by position, arcsec; the nearest within counts.
+        by: ``targetid`` or ``position``; empty: by TARGETID where the file has it.
+
+    Raises:
+        InputError: the file cannot be read or has neither.
+    """
+    if not 0 < radius <= 3600:
+        raise InputError(f"the radius is {radius:g} arcsec, expected more than 0 and up to 3600", "out_of_range")
+    table = read_table(path)
+    names = {name.upper(): name for name in table.colnames}
+    identity = next((names[one] for one in _IDS if one in names), "")
+    ra, dec = (next((names[one] for one in known if one in names), "") for known in (_RA, _DEC))
+    if (by == "targetid" and not identity) or (by == "position" and not (ra and dec)) or not (identity or (ra and dec)):
+        wanted = {"targetid": "TARGETID", "position": "RA and DEC"}.get(by, "TARGETID, or RA and DEC,")
+        raise InputError(
+            f"{path}: no column {wanted} to match by; it has {', '.join(table.colnames[:12])}", "bad_catalog"
+        )
+    ours = reader.rows(_OURS)
+    if identity and by != "position":
+        here, there = _by_targetid(ours, _integers(table, identity, path))
+        how = f"by {identity}"
+    else:
+        here, there, apart = _by_position(ours, _degrees(table, ra, path), _degrees(table, dec, path), radius)
+        how = f"by {ra}, {dec} within {radius:g}″"
+    layout = next((name for name, (needs, _) in LAYOUTS.items() if all(one in names for one in needs)), "")
+    kept = [names[one] for one in LAYOUTS[layout][1] if one in names] if layout else _plain(table)
+    rows = ours.take(pa.array(here))
+    if not (identity and by != "position"):
+        rows = rows.append_column("sky_distance", pa.array(apart * 3600.0))
+    for name in kept:
+        rows = rows.append_column(f"file_{name.lower()}", _arrow(table[name][there]))
+    return Matched(rows.sort_by("rank"), how, layout, len(table))
+
+
+def read_table(path: str) -> Table:
+    """Read a table of any of the formats.
+
+    Raises:
+        InputError: there is no such file, or it is none of them.
+    """
+    import warnings
+
+    from astropy.table import Table
+
+    place = Path(path)
+    if not place.is_file():
+        raise InputError(f"{path}: there is no such file", "missing_file")
+    with place.open("rb") as file:
+        start = file.read(512)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if start.startswith(b"PAR1"):
+                import pyarrow.parquet as pq
+
+                found = pq.read_table(place)
+                table = Table({name: _column(found[name]) for name in found.column_names if _flat(found[name].type)})
+            else:
+                form = "fits" if start.startswith((b"SIMPLE  =", b"\x1f\x8b")) else None
+                form = "votable" if b"VOTABLE" in start else form
+                form = form or ("ascii.ecsv" if start.startswith(b"# %ECSV") else "ascii.csv")
+                table = Table.read(place, format=form)
+    except Exception as error:  # readers of five formats raise whatever they stumble over
+        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(
+            f"{path}: neither FITS, VOTable, Parquet, ECSV nor CSV that can be read ({line})", "bad_catalog"
+        ) from None
+    if not 1 <= len(table) <= MAX_ROWS:
+        raise InputError(f"{path} has {len(table):,} rows, expected 1 to {MAX_ROWS:,}", "bad_catalog")
+    return table
+
+
+def _flat(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _column(values: pa.ChunkedArray) -> Any:
+    plain = values.to_numpy()
+    return plain.astype(str) if plain.dtype.kind == "O" else plain
+
+
+def _integers(table: Table, name: str, path: str) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = np.asarray(np.ma.filled(np.ma.asarray(table[name]), -1))
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{path}: column {name} should hold integers, found {values.dtype}; ids beyond 2⁵³ are not "
+                         "safe in floats", "bad_catalog")  # fmt: skip
+    return values.astype(np.int64)
+
+
+def _degrees(table: Table, name: str, path: str) -> np.ndarray[Any, Any]:
+    try:
+        column = table[name]
+        values: np.ndarray[Any, Any] = np.asarray(np.ma.filled(np.ma.asarray(column, dtype=float), np.nan))
+        unit = getattr(column, "unit", None)
+        return np.asarray((values * unit).to_value("deg") if unit is not None else values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: column {name} should hold angles in degrees ({error})", "bad_catalog") from None
+
+
+def _by_targetid(ours: pa.Table, theirs: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """All pairs: a target may have several spectra here and several rows there."""
+    mine = ours["targetid"].to_numpy()
+    order = np.argsort(mine, kind="stable")
+    first, last = (np.searchsorted(mine[order], theirs, side=side) for side in ("left", "right"))
+    count = last - first
+    there = np.repeat(np.arange(len(theirs)), count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return order[np.repeat(first, count) + step], there
+
+
+def _by_position(ours: pa.Table, ra: Any, dec: Any, radius: float) -> tuple[Any, Any, Any]:
+    """For each of the file's positions the nearest spectrum within the radius."""
+    from astropy import units
+    from astropy.coordinates import SkyCoord
+
+    mine = np.flatnonzero(np.isfinite(ours["ra"].to_numpy()))
+    rows = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90))
+    if not len(mine) or not len(rows):
+        empty = np.empty(0, np.int64)
+        return empty, empty, np.empty(0)
+    places = SkyCoord(ours["ra"].to_numpy()[mine] * units.deg, ours["dec"].to_numpy()[mine] * units.deg)
+    nearest, apart, _ = SkyCoord(ra[rows] * units.deg, dec[rows] * units.deg).match_to_catalog_sky(places)
+    good = apart.arcsec <= radius
+    return mine[nearest[good]], rows[good], apart.deg[good]
+
+
+def _plain(table: Table) -> list[str]:
+    return [name for name in table.colnames if table[name].ndim == 1][:20]
+
+
+def _arrow(values: Any) -> pa.Array:
+    plain = np.ma.asarray(values)
+    mask = np.ma.getmaskarray(plain)
+    data = np.ma.getdata(plain)
+    if data.dtype.kind == "S":
+        data = np.char.decode(data, "utf-8", "replace")
+    if data.dtype.kind in "UO":
+        return pa.array(
+            [None if gone else str(one).strip() for one, gone in zip(data.tolist(), mask, strict=True)], pa.string()
+        )
+    return pa.array(data.astype(data.dtype.newbyteorder("=")), mask=mask)
