@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline import doctor
 from pipeline.config import Config
 from pipeline.servers import Servers
-from pipeline.stores import postgres, runs
+from pipeline.stores import launches, postgres, runs
 from pipeline.stores.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -84,5 +84,6 @@ def driving(config: Config) -> Iterator[Session]:
     """
     doctor.require(doctor.quick(config))
     with opened(config) as session, runs.run_lock(session.conn, config.run):
+        launches.record(session.conn, config)
         _ = session.vectors.version  # an unreachable Milvus is found now, not after hours of training
         yield session
