@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipeline import doctor
+from pipeline import doctor, logs
 from pipeline.config import Config
 from pipeline.servers import Servers
 from pipeline.stores import launches, postgres, runs
@@ -82,6 +82,7 @@ def driving(config: Config) -> Iterator[Session]:
         StoreError: a check failed.
         RunError: another process drives this run.
     """
+    logs.bind(run=config.run)
     doctor.require(doctor.quick(config))
     with opened(config) as session, runs.run_lock(session.conn, config.run):
         launches.record(session.conn, config)

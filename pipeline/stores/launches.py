@@ -10,14 +10,14 @@ from psycopg2.extras import Json
 
 from pipeline.config import Config
 from pipeline.stores.postgres import Connection, transaction
+from pipeline.termination import CLUSTER
 
-CLUSTER = "RAY_CLUSTER_NAME"  # set by KubeRay: the RayJob's name, a dash and five letters of its own
 NAMESPACE = "SKYSIFT_NAMESPACE"  # set by the chart
 
 
 def record(conn: Connection, config: Config) -> None:
     """Note the RayJob, the run and its config; outside of KubeRay's pods, nothing."""
-    cluster = os.environ.get(CLUSTER, "")
+    cluster = os.environ.get(CLUSTER, "")  # the RayJob's name, a dash and five letters of KubeRay's own
     if not cluster:
         return
     row = (

@@ -69,6 +69,10 @@ CHANGES: dict[str, tuple[Callable[[Manifest], None], str]] = {
     "image": (_set(_container, image="evil:1"), "every image is"),
     "start image": (lambda job: _head(job)["initContainers"][0].update(image="evil:1"), "every image is"),
     "command": (_set(_container, command=["sh"]), "containers run what"),
+    "hook": (
+        lambda job: _head(job)["containers"][0].update(lifecycle={"preStop": {"exec": {"command": ["sh"]}}}),
+        "containers run what",
+    ),
     "start command": (lambda job: _head(job)["initContainers"][0].update(command=["sh", "-c", "id"]), "containers run"),
     "shell": (lambda job: job["spec"].update(entrypoint=job["spec"]["entrypoint"] + "; id"), "entrypoint is"),
     "substitution": (

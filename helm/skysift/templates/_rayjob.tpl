@@ -91,11 +91,22 @@ spec:
         # Seconds that Ray leaves the driver between SIGTERM and SIGKILL.
         - name: RAY_JOB_STOP_WAIT_TIME_S
           value: {{ .root.Values.gracePeriodSeconds | int64 | quote }}
+      # A deleted pod's driver ends its chunks first; Ray's own end would not wait for it.
+      lifecycle:
+        preStop:
+          exec:
+            command: {{ include "skysift.stop" .root }}
       ports:
         - {name: dashboard, containerPort: 8265}
         - {name: metrics, containerPort: 8080}
       {{- include "skysift.mounts" . | nindent 6 }}
       resources: {{- include "skysift.resources" .profile.head | nindent 8 }}
+{{- end }}
+
+{{/* The head's preStop command, as JSON. Argument: the chart's context. */}}
+{{- define "skysift.stop" -}}
+{{- $seconds := max 1 (sub (int64 .Values.gracePeriodSeconds) 15) -}}
+{{- list "python" "-m" "pipeline.termination" (toString $seconds) | toJson -}}
 {{- end }}
 
 {{/* What the cluster can grow to, which the driver cannot see while groups are small. */}}
