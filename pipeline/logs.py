@@ -32,13 +32,13 @@ def structured() -> bool:
 def configure() -> None:
     """Set up the root logger of this process by the environment."""
     level = os.environ.get(LEVEL, "INFO" if structured() else "WARNING").upper()
-    if not structured():
-        logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger(LOGGER).setLevel(level)
+    handler = _Stderr()
+    if structured():
+        handler.setFormatter(_Json())
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        logging.getLogger(LOGGER).setLevel(level)
+    else:
+        logging.basicConfig(level=level, format="%(levelname)s: %(message)s", handlers=[handler])
 
 
 def bind(**known: str) -> None:
@@ -73,6 +73,16 @@ def chunks(stage: str, outcomes: Sequence[Outcome]) -> None:
         if outcome.reason:
             fields["reason"] = outcome.reason
         event(f"chunk {outcome.state}", level, stage=stage, chunk=outcome.chunk_id, state=outcome.state, **fields)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what ``sys.stderr`` is at that time: a local Ray moves it away from the core's own messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 class _Json(logging.Formatter):
