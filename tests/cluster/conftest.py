@@ -23,7 +23,7 @@ STORES = Path(__file__).with_name("stores.py")
 QUASARS = 1500
 GRACE = 30  # s
 HOW = (
-    "end-to-end tests did not run: set SKYSIFT_TEST_KUBECONFIG to a cluster with KubeRay 1.7, and SKYSIFT_TEST_IMAGE to "
+    "end-to-end tests did not run: set SKYSIFT_TEST_KUBECONFIG to a cluster with KubeRay 1.7, SKYSIFT_TEST_IMAGE to "
     "an image built from k8s/Dockerfile that its nodes have or can pull (SKYSIFT_TEST_PULL_POLICY: IfNotPresent)"
 )
 
