@@ -32,7 +32,11 @@ def sql(conn: Connection) -> str:
     with transaction(conn) as cur:
         cur.execute("SELECT quote_ident(current_database())")
         database = str(scalar(cur))
+        cur.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'anomaly_catalog'::regclass")
+        owner = str(scalar(cur))
     grants = dict.fromkeys(
         " ".join(grant.split()) + ";" for _, _, text in migrations() for grant in _GRANT.findall(text)
     )
-    return "\n".join([_MAKE.format(database=database), *grants, "ALTER TABLE scores OWNER TO skysift_pipeline;"])
+    # Only its owner can add a partition to a table; the views' owner reads it as a member.
+    given = [f"GRANT skysift_pipeline TO {owner};", "ALTER TABLE scores OWNER TO skysift_pipeline;"]
+    return "\n".join([_MAKE.format(database=database), *grants, *given])

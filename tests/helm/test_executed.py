@@ -20,7 +20,7 @@ from pipeline.stores import postgres
 from pipeline.stores.postgres import transaction
 from tests.helm.conftest import Manifest, Manifests, Render, containers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SECRETS = {
     "skysift-postgres": {"password": "unused-locally"},
@@ -90,7 +90,7 @@ def run(command: list[str] | str, folder: Path, env: dict[str, str]) -> subproce
     else:
         words = [here if word == "/etc/skysift/skysift.toml" else word for word in command]
     shell = isinstance(command, str)
-    return subprocess.run(words, shell=shell, env=env, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(words, shell=shell, env=env, capture_output=True, text=True, timeout=800, check=False)
 
 
 def test_the_release_runs(release: tuple[Manifests, Path], database: str, monkeypatch: pytest.MonkeyPatch) -> None:

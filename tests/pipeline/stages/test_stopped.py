@@ -18,7 +18,7 @@ from pipeline.stores.postgres import scalar, transaction
 
 from .conftest import SETTINGS, Finished, command_line, config_of, contents, skysift
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 GRACE = 30  # s, half of the chart's default
 
