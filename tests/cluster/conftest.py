@@ -143,7 +143,7 @@ def rendered(bare: Cluster) -> Manifests:
     """All that the chart makes there, with every part that needs no operator but KubeRay's."""
     on = {"enabled": True}
     extra = {
-        "service": on,
+        "service": on | {"tokens": "tokens"},
         "templates": {"policy": on},
         "jobs": {verb: on | {"run": f"r-{verb}"} for verb in ("run", "ingest", "train", "score")},
     }

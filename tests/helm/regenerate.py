@@ -28,7 +28,7 @@ def golden(profile: str, home: Path) -> str:
     on = {"enabled": True}
     values = {
         "jobs": {"run": {"profile": profile}},
-        "service": on,
+        "service": on | {"tokens": "tokens"},
         "templates": {"policy": on},
         "monitoring": {"podMonitor": on, "serviceMonitor": on},
         "profiles": {name: None for name in PROFILES if name != profile},

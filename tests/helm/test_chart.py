@@ -192,7 +192,7 @@ def test_preemptible_nodes_are_for_workers_only(render: Render) -> None:
 
 
 def test_every_pod_is_placed(render: Render) -> None:
-    manifests = render(VARIANTS["placed"] | {"service": {"enabled": True}})
+    manifests = render(VARIANTS["placed"] | {"service": {"enabled": True, "tokens": "tokens"}})
     for manifest in manifests:
         for pod in pod_templates(manifest):
             assert {"tolerations", "affinity", "topologySpreadConstraints", "nodeSelector"} <= set(pod["spec"])
@@ -202,7 +202,7 @@ def test_every_pod_is_placed(render: Render) -> None:
 
 
 def test_each_pod_gets_the_secrets_of_its_own_stores_only(render: Render) -> None:
-    manifests = render(VARIANTS["all secrets"] | {"service": {"enabled": True}})
+    manifests = render(VARIANTS["all secrets"] | {"service": {"enabled": True, "tokens": "tokens"}})
     everything = {"PGPASSWORD", "MILVUS_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     wanted = {
         "wait-for-schema": {"PGPASSWORD"},

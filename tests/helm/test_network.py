@@ -9,7 +9,7 @@ import pytest
 from tests.helm.conftest import Manifest, Manifests, Render, pod_templates
 from tests.helm.variants import VARIANTS
 
-NARROW = VARIANTS["narrow network"] | {"service": {"enabled": True}}
+NARROW = VARIANTS["narrow network"] | {"service": {"enabled": True, "tokens": "tokens"}}
 POSTGRES = {"podSelector": {"matchLabels": {"app": "pg"}}}
 MILVUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "milvus"}}}
 OBJECTS = {"ipBlock": {"cidr": "10.1.0.0/16"}}
@@ -81,7 +81,9 @@ def test_these_flows_and_no_others(render: Render) -> None:
 )  # fmt: skip
 def test_forbidden_even_where_stores_may_be_anywhere(component: str, port: int, render: Render) -> None:
     """Without peers a store's port is open to the pods that need it, and to no others."""
-    assert (component, "Egress", "anywhere", port) not in _flows(render({"service": {"enabled": True}}))
+    assert (component, "Egress", "anywhere", port) not in _flows(
+        render({"service": {"enabled": True, "tokens": "tokens"}})
+    )
 
 
 def test_everything_else_is_denied_to_every_pod(render: Render) -> None:

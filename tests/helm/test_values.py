@@ -115,6 +115,7 @@ BAD: list[tuple[Manifest, str]] = [
     ({"milvus": {"create": True}}, "config.stores.milvus and milvus.create are both set"),
     ({"milvus": {"mode": "tiny"}}, "milvus.mode"),
     ({"service": {"ingress": {"enabled": True}}}, "service.ingress.host is empty"),
+    ({"service": {"enabled": True}}, "service.tokens is empty"),
     ({"service": {"autoscaling": {"min": 9}}}, "service.autoscaling.min is more than service.autoscaling.max"),
     ({"network": {"postgres": {"ports": [0]}}}, "Must be greater than or equal to 1"),
     ({"network": {"operator": [{"pods": {}}]}}, "pods is not allowed"),

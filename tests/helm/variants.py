@@ -45,20 +45,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "profiles": {"tiny": {"workers": {"cpu": {"nodeSelector": {"pool": "cheap"}}}}},
         "priorityClassName": "batch",
     },
-    "service": {"service": {"enabled": True}},
+    "service": {"service": {"enabled": True, "tokens": "tokens"}},
     "whole service": {
         "service": {
             "enabled": True,
+            "tokens": "tokens",
             "autoscaling": {"enabled": True},
             "ingress": {"enabled": True, "host": "sky.example", "tlsSecret": "tls", "className": "nginx"},
         }
     },
     "monitored": {
-        "service": {"enabled": True},
+        "service": {"enabled": True, "tokens": "tokens"},
         "monitoring": {
             "labels": {"release": "prometheus"},
             "podMonitor": {"enabled": True},
-            "serviceMonitor": {"enabled": True},
+            "serviceMonitor": {"enabled": True, "tokenSecret": "scrape"},
             "dashboard": {"enabled": True},
         },
     },

@@ -67,6 +67,9 @@
 {{- end -}}
 {{- end -}}
 {{- $_ := include "skysift.profile" (dict "root" $ "profile" .Values.profile) -}}
+{{- if and .Values.service.enabled (not .Values.service.tokens) -}}
+{{- fail "service.tokens is empty: others than you can reach the service; name a Secret whose key tokens.json comes from `skysift serve --tokens tokens.json --new-token NAME`" -}}
+{{- end -}}
 {{- if and .Values.service.ingress.enabled (not .Values.service.ingress.host) -}}
 {{- fail "service.ingress.host is empty: set the host name under which the service is reached" -}}
 {{- end -}}
