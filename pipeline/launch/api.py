@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,11 @@ class Api:
         except ImportError:
             raise ConfigError("the kubernetes client is not installed: `pip install 'skysift[cluster]'`") from None
         try:
-            config.load_config(context=context or None)
-        except (config.ConfigException, OSError, TypeError) as error:
+            if context or _kubeconfig_exists():
+                config.load_kube_config(context=context or None)
+            else:
+                config.load_incluster_config()
+        except (config.ConfigException, OSError) as error:
             raise ConfigError(
                 f"no Kubernetes cluster is configured ({one_line(error)}): set KUBECONFIG, or give --context"
             ) from None
@@ -175,12 +179,21 @@ def _message(error: Any) -> str:
     return " ".join(str(text).split())
 
 
+def _kubeconfig_exists() -> bool:
+    from kubernetes.config import kube_config
+
+    places = str(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep)
+    return any(Path(place).expanduser().is_file() for place in places)
+
+
 def _default_namespace(context: str) -> str:
     from kubernetes import config
 
+    if not context and not _kubeconfig_exists():
+        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip() if _NAMESPACE_FILE.exists() else "default"
     try:
         contexts, active = config.list_kube_config_contexts()
-    except config.ConfigException:
-        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip() if _NAMESPACE_FILE.exists() else "default"
+    except config.ConfigException as error:
+        raise ConfigError(f"the kubeconfig cannot be read: {one_line(error)}") from None
     chosen = next((each for each in contexts if each["name"] == context), active)
     return str(chosen["context"].get("namespace") or "default")

@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import list2cmdline
 from typing import Any
 
+import certifi
 import pytest
 import yaml
 
@@ -210,6 +211,21 @@ def test_no_cluster_is_one_line(skysift: Run, kubeconfig: Path) -> None:
     kubeconfig.write_text(yaml.safe_dump(config))
     status, text = skysift("jobs")
     assert status == 4
+    assert "the Kubernetes API does not answer" in text
+
+
+def test_inside_a_cluster_the_pods_own_account_is_used(
+    skysift: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing listens there, but it is asked: the pod's address and files are what Kubernetes gives every pod."""
+    (tmp_path / "token").write_text(TOKEN)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", certifi.where())
+    status, text = skysift("jobs")
+    assert status == 4, text
     assert "the Kubernetes API does not answer" in text
 
 
