@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 DEMO := demo
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint chart clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +31,9 @@ lint: $(VENV)/dev  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chart: $(VENV)/dev  ## Write again what is kept of the chart's output; read the differences
+	$(BIN)/python -m tests.helm.regenerate
 
 clean:  ## Delete the demo and the virtual environment
 	rm -rf $(DEMO) $(VENV) build *.egg-info

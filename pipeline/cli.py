@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from pipeline import logs, termination
 from pipeline.errors import SkysiftError, one_line
 
 # Each verb lives in a module that is imported when the verb is used, so that --help is quick.
@@ -34,6 +35,11 @@ _VERBS = {
     "status": ("pipeline.commands.status:status", "Say what is done, empty, failed and why."),
     "models": ("pipeline.commands.models:models", "List, show, compare, promote, roll back and delete models."),
     "db": ("pipeline.commands.db:db", "Migrate, start, stop and reach the database."),
+    "submit": ("pipeline.commands.launch:submit", "Start a run on Kubernetes, from the admins' template."),
+    "jobs": ("pipeline.commands.launch:list_jobs", "List what was launched on Kubernetes."),
+    "logs": ("pipeline.commands.launch:logs", "Print or follow the log of a launched run."),
+    "wait": ("pipeline.commands.launch:wait", "Wait for a launched run; the exit status is the run's."),
+    "cancel": ("pipeline.commands.launch:cancel", "Stop a launched run."),
     "doctor": ("pipeline.commands.doctor:doctor", "Check the stores, Ray and the GPU, with a fix for each fault."),
 }
 
@@ -65,9 +71,10 @@ def skysift() -> None:
 
 def main() -> None:
     """Entry point: every expected failure ends in one line on stderr and its own exit code."""
-    logging.basicConfig(level=os.environ.get("SKYSIFT_LOG", "WARNING").upper(), format="%(levelname)s: %(message)s")
+    logs.configure()
     try:
-        skysift(standalone_mode=False)
+        with termination.heeded():
+            skysift(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -76,6 +83,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; the same command goes on where this one stopped")
         sys.exit(130)
+    except termination.Terminated:
+        _say("stopped by SIGTERM; the same command goes on where this one stopped")
+        sys.exit(termination.EXIT_CODE)
     except SkysiftError as error:
         _say(one_line(error))
         sys.exit(error.exit_code)
@@ -87,7 +97,11 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"skysift: {' '.join(message.split())}", file=sys.stderr)
+    """The last line that a log has, in plain words: it is what a RayJob's status ends with."""
+    line = " ".join(message.split())
+    if logs.structured():
+        logs.event(line, logging.ERROR)
+    print(f"skysift: {line}", file=sys.stderr)
 
 
 def _unexpected(error: Exception) -> None:

@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline import termination
 from pipeline.config import Config
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import ConfigError, StoreError, one_line
+
+# Set by the chart on the driver's pod: what all worker groups can grow to, and the CPUs of their largest pod.
+MAX_CPUS, MAX_GPUS, NODE_CPUS = "SKYSIFT_MAX_CPUS", "SKYSIFT_MAX_GPUS", "SKYSIFT_NODE_CPUS"
 
 
 @contextmanager
 def connected(config: Config) -> Iterator[dict[str, float]]:
-    """Connect to Ray, yield the cluster's resources, and leave it again.
+    """Connect to Ray, yield the resources that it has or can grow to, and leave it again.
 
     A local Ray gets one CPU more than the machine has: a read task then fills the gaps that two busy
     actors leave, and Ray Data's readers never wait for a whole free CPU.
@@ -27,7 +31,7 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
     import ray
 
     if ray.is_initialized():
-        yield ray.cluster_resources()
+        yield _resources()
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS", "")
     with _core_messages_in(None if address else config.workspace / "logs" / "ray.log"):
@@ -36,9 +40,10 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = address or "on this machine"
             raise StoreError(f"Ray {where} did not start or answer: {one_line(error)}; check ray.address") from error
+        termination.renew()
         _quiet()
         try:
-            yield ray.cluster_resources()
+            yield _resources()
         finally:
             ray.shutdown()
 
@@ -94,6 +99,29 @@ def gpus(resources: dict[str, float]) -> int:
 def actors(config: Config, resources: dict[str, float]) -> int:
     """Return how many actors hold a model: as configured, or one a GPU, or one a CPU but for one."""
     return config.score.workers or gpus(resources) or max(1, int(resources.get("CPU", 2)) - 1)
+
+
+def _resources() -> dict[str, float]:
+    """What Ray has now, or what its autoscaler may add to: a cluster of KubeRay's begins with its smallest size."""
+    import ray
+
+    found = dict(ray.cluster_resources())
+    for name, variable in (("CPU", MAX_CPUS), ("GPU", MAX_GPUS)):
+        if (most := _number(variable)) > found.get(name, 0):
+            found[name] = most
+    return found
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    if text and not text.isdigit():
+        raise ConfigError(f"{variable} is {text!r} in the environment: it is a whole number")
+    return int(text or 0)
+
+
+def node_cpus() -> int:
+    """Return the CPUs of one node that does the work; of a pod they are not those of its machine."""
+    return _number(NODE_CPUS) or machine_cpus()
 
 
 def machine_cpus() -> int:

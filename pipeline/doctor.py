@@ -19,11 +19,12 @@ MIN_FREE_GB = 2.0
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the diagnosis; ``fault`` is empty when all is well."""
+    """One line of the diagnosis; ``fault`` is empty when all is well, ``note`` is text to act on at leisure."""
 
     name: str
     found: str
     fault: str = ""
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -113,6 +114,32 @@ def check_postgres(address: Callable[[], str]) -> Check:
             conn.close()
 
     return _guarded("postgres", "", probe)
+
+
+def check_schema(address: Callable[[], str]) -> Check:
+    """Has the database the tables of this skysift, and the roles that share the work?
+
+    A role that may not make roles migrates without them, which is no fault: the note is what makes them.
+    """
+    from pipeline.stores import postgres, roles
+
+    def probe() -> tuple[str, str]:
+        conn = postgres.connect(address())
+        try:
+            postgres.check_schema(conn)
+            lacking = roles.missing(conn)
+            if not lacking:
+                return f"up to date, with {' and '.join(roles.ROLES)}", ""
+            note = f"an administrator can make {' and '.join(lacking)} with:\n{roles.sql(conn)}"
+            return f"up to date, without {' and '.join(lacking)}", note
+        finally:
+            conn.close()
+
+    try:
+        found, note = probe()
+    except SkysiftError as error:
+        return Check("tables", "", str(error))
+    return Check("tables", found, note=note)
 
 
 def check_milvus(address: Callable[[], str]) -> Check:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from pipeline import logs
+
 
 class Progress(Protocol):
     """What long work reports to."""
@@ -36,6 +38,12 @@ class _Lines:
         tail = f" · {note}" if note else ""
         per_second = self.done / elapsed
         rate = f" · {per_second:,.0f}/s" if elapsed > 1 and per_second >= 1 else ""
+        if logs.structured():
+            seconds = round(elapsed, 1)
+            logs.event(
+                f"{self.label} progress", done=self.done, total=self.total, unit=self.unit, seconds=seconds, note=note
+            )
+            return
         line = f"{self.label}: {self.done:,.0f}{of_total} {self.unit} · {elapsed:.1f} s{rate}{tail}"
         print(line, file=sys.stderr, flush=True)
 
@@ -65,7 +73,7 @@ class _Bar:
 @contextmanager
 def progress(label: str, total: float, unit: str) -> Iterator[Progress]:
     """Report progress of ``total`` units (0: unknown) under a short label."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not logs.structured():
         bar = _Bar(label, total, unit)
         with bar.bar:
             yield bar

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipeline import doctor
+from pipeline import doctor, logs
 from pipeline.config import Config
 from pipeline.servers import Servers
-from pipeline.stores import postgres, runs
+from pipeline.stores import launches, postgres, runs
 from pipeline.stores.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def driving(config: Config) -> Iterator[Session]:
         StoreError: a check failed.
         RunError: another process drives this run.
     """
+    logs.bind(run=config.run)
     doctor.require(doctor.quick(config))
     with opened(config) as session, runs.run_lock(session.conn, config.run):
+        launches.record(session.conn, config)
         _ = session.vectors.version  # an unreachable Milvus is found now, not after hours of training
         yield session

@@ -23,18 +23,31 @@ def db() -> None:
 
 @db.command()
 @configured
-def migrate(config: Config) -> None:
+@click.option("--wait", "seconds", type=click.FloatRange(0), default=0.0, help="Seconds to wait for the server.")
+def migrate(config: Config, seconds: float) -> None:
     """Bring the tables up to this version of skysift; safe at any time."""
     from pipeline.stores import postgres
+    from pipeline.stores.waiting import wait_for_server
 
     with _servers(config) as servers:
-        conn = postgres.connect(servers.postgres_url)
+        conn = wait_for_server(servers.postgres_url, seconds, click.echo)
         try:
             done = postgres.migrate(conn)
         finally:
             conn.close()
     for line in done or ["nothing to do: the tables are up to date"]:
         click.echo(line)
+
+
+@db.command()
+@configured
+@click.option("--seconds", type=click.FloatRange(0), default=600.0, show_default=True, help="How long.")
+def wait(config: Config, seconds: float) -> None:
+    """Wait until the database has the tables of this version of skysift."""
+    from pipeline.stores.waiting import wait_for_schema
+
+    with _servers(config) as servers:
+        wait_for_schema(servers.postgres_url, seconds, click.echo)
 
 
 @db.command()

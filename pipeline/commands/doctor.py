@@ -25,6 +25,8 @@ def doctor(config: Config) -> None:
         if not check.ok:
             faults += 1
             click.echo(f"       {'':<10} {check.fault}")
+        for line in check.note.splitlines():
+            click.echo(f"       {'':<10} {line}")
     if faults:
         raise StoreError(f"{faults} fault{'s' if faults > 1 else ''} found: see the lines above")
 
@@ -35,6 +37,8 @@ def _all(config: Config) -> Iterator[Check]:
     yield from diagnosis.quick(config)
     with Servers(config.workspace, config.stores.postgres, config.stores.milvus) as servers:
         yield diagnosis.check_postgres(lambda: servers.postgres_url)
+        if config.stores.postgres:  # an embedded one is migrated by the first command
+            yield diagnosis.check_schema(lambda: servers.postgres_url)
         yield diagnosis.check_milvus(lambda: servers.milvus_uri)
     yield diagnosis.check_ray(config)
     yield diagnosis.check_gpu()

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
+from pipeline import logs
 from pipeline.commands.context import configured, with_survey
 from pipeline.config import Config
 
 MODEL = click.option("-m", "--model", metavar="ID", default="", help="Use this model (or `promoted`); train none.")
 
 
-def _say(line: str) -> None:
-    click.echo(line)
+_say = logs.say
 
 
 @click.command()

@@ -36,5 +36,5 @@ def commit_all(results: Iterable[ChunkResult], commit: Commit) -> None:
                 batch, rows, since = [], 0, time.monotonic()
         if running:
             running.result()
-        if batch:
-            commit(batch)
+        if batch:  # here too on the thread, which an exception in this one does not interrupt
+            pool.submit(commit, batch).result()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import cluster
+from pipeline import cluster, logs, metrics
 from pipeline.chunks import Chunk
 from pipeline.errors import InputError, RunError
 from pipeline.keys import spectrum_id
@@ -111,16 +111,14 @@ def _results(session: Session, chunks: Sequence[Chunk], workers: int) -> Iterato
 
 def _commit(session: Session, results: Sequence[ChunkResult]) -> None:
     done = [_with_chunk(result) for result in results if result.rows.num_rows]
-    with transaction(session.conn) as cur:
+    run, outcomes = session.config.run, [result.outcome for result in results]
+    quarantined = pa.concat_tables([result.quarantined() for result in results])
+    with metrics.timed(run, "postgres"), transaction(session.conn) as cur:
         if done:
             catalog.upsert_spectra(cur, pa.concat_tables(done))
-        ledger.finish(
-            cur,
-            session.config.run,
-            "ingest",
-            [result.outcome for result in results],
-            quarantined=pa.concat_tables([result.quarantined() for result in results]),
-        )
+        ledger.finish(cur, run, "ingest", outcomes, quarantined=quarantined)
+    metrics.committed(run, "ingest", outcomes, quarantined)
+    logs.chunks("ingest", outcomes)
 
 
 def _with_chunk(result: ChunkResult) -> pa.Table:

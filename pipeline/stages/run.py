@@ -10,6 +10,7 @@ from pipeline import cluster
 from pipeline.errors import ModelError, SkysiftError, one_line
 from pipeline.session import Session
 from pipeline.stores import registry, runs
+from pipeline.termination import Terminated
 
 Say = Callable[[str], None]
 
@@ -59,10 +60,11 @@ def recorded(session: Session) -> Iterator[None]:
     """Record a stage's failure with the run."""
     try:
         yield
-    except SkysiftError as error:
+    except (SkysiftError, Terminated) as error:
         if not session.conn.closed:
             session.conn.rollback()
-            runs.end_run(session.conn, session.config.run, failure=one_line(error))
+            failure = one_line(error) if isinstance(error, SkysiftError) else "stopped by SIGTERM"
+            runs.end_run(session.conn, session.config.run, failure=failure)
         raise
 
 

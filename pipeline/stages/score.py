@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import cluster
+from pipeline import cluster, logs, metrics
 from pipeline.chunks import shard_path
 from pipeline.errors import InputError
 from pipeline.modelstore import load_model
@@ -279,16 +279,16 @@ def _commit(session: Session, model_id: str, results: Sequence[ChunkResult], tra
     """Milvus first, then PostgreSQL's rows and the chunks' ``done`` in one transaction."""
     done = [_marked(result, trained_on) for result in results if result.rows.num_rows]
     table = pa.concat_tables(done).combine_chunks() if done else None
+    run, outcomes = session.config.run, [result.outcome for result in results]
+    quarantined = pa.concat_tables([result.quarantined() for result in results])
     if table is not None:
-        session.vectors.upsert(model_id, table.select(["spectrum_id", "ra", "dec", "z", "snr", "embedding"]))
-    with transaction(session.conn) as cur:
+        with metrics.timed(run, "milvus"):
+            session.vectors.upsert(model_id, table.select(["spectrum_id", "ra", "dec", "z", "snr", "embedding"]))
+    with metrics.timed(run, "postgres"), transaction(session.conn) as cur:
         if table is not None:
             catalog.upsert_scores(cur, model_id, table.select(["spectrum_id", *RAW]))
-        ledger.finish(
-            cur,
-            session.config.run,
-            "score",
-            [result.outcome for result in results],
-            model_id=model_id,
-            quarantined=pa.concat_tables([result.quarantined() for result in results]),
-        )
+        ledger.finish(cur, run, "score", outcomes, model_id=model_id, quarantined=quarantined)
+    metrics.committed(run, "score", outcomes, quarantined)
+    logs.chunks("score", outcomes)
+    if table is not None:
+        metrics.scored(run, table)

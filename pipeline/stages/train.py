@@ -124,7 +124,7 @@ def _run(session: Session, plan: Plan, resources: dict[str, float], notes: Any, 
 
     n_gpus = cluster.gpus(resources)
     workers = min(session.config.train.workers or n_gpus or 1, len(plan.segment(0)))
-    threads = max(1, cluster.machine_cpus() // (1 if n_gpus else workers))
+    threads = max(1, cluster.node_cpus() // (1 if n_gpus else workers))
     trainer = TorchTrainer(
         _work,
         train_loop_config={"plan": plan, "objects": session.objects, "threads": threads, "notes": notes},

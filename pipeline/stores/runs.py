@@ -16,6 +16,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import Json
 
+from pipeline import logs
 from pipeline.errors import RunError
 from pipeline.stores.postgres import Connection, Cursor, scalar, transaction
 
@@ -126,6 +127,7 @@ def _flat(config: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
 
 def enter_stage(conn: Connection, run_id: str, stage: str, model_id: str | None = None) -> None:
     """Note that the run is in a stage now, and with which model once that is known."""
+    logs.bind(stage=stage)
     with transaction(conn) as cur:
         cur.execute(
             """UPDATE runs SET state = 'running', stage = %s, model_id = coalesce(%s, model_id), message = NULL

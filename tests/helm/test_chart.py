@@ -1,4 +1,4 @@
-"""The chart: what it renders is valid, restricted, and takes KubeRay's rules into account."""
+"""The chart: what it renders is valid, restricted, and takes KubeRay's and Kueue's rules into account."""
 
 from __future__ import annotations
 
@@ -6,159 +6,272 @@ import functools
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from pipeline.cli import skysift
-from tests.helm.conftest import CHART, ROOT, Manifest, Render, helm
+from tests.helm import regenerate, schemas
+from tests.helm.conftest import CHART, ROOT, Manifest, Render, containers, helm, pod_templates
+from tests.helm.variants import VARIANTS
 
-DIGEST = "sha256:" + "0" * 64
-KUBERNETES = "1.35"
-
-VARIANTS: dict[str, Manifest] = {
-    "as it is": {},
-    "gpus": {"workers": {"gpu": {"enabled": True, "replicas": 3, "resourceName": "amd.com/gpu", "gpus": 2}}},
-    "gpus only": {"workers": {"cpu": {"replicas": 0}, "gpu": {"enabled": True}}},
-    "claim": {"workspace": {"existingClaim": "reports"}, "config": {"stores": {"objects": ""}}},
-    "digest": {"image": {"repository": "registry.example/skysift", "digest": DIGEST, "pullPolicy": "Always"}},
-    "pull secrets": {"imagePullSecrets": ["registry"]},
-    "own account": {"serviceAccount": {"create": False, "name": "runner"}},
-    "no migration": {"migrate": False},
-    "no secrets": {"secretEnv": None},
-    "token": {"ray": {"tokenSecret": "ray-token"}},
-    "deadline": {"job": {"activeDeadlineSeconds": 86400, "backoffLimit": 0, "ttlSecondsAfterFinished": 0}},
-    "environment": {"env": {"SKYSIFT_LOG": "INFO"}},
-    "placed": {
-        "head": {"nodeSelector": {"pool": "steady"}},
-        "workers": {"cpu": {"tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]}},
-    },
-}
+OPERATORS = {"PodMonitor", "ServiceMonitor", "Cluster", "Milvus"}  # kinds whose definitions are not at hand
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_manifest_is_valid(name: str, render: Render, shared_data: Path) -> None:
     manifests = render(VARIANTS[name])
-    _rayjob(shared_data / "crds" / "rayjobs_v1.strict.schema.json").validate(manifests["RayJob"])
-    for kind, manifest in manifests.items():
-        if kind != "RayJob":
+    job_schema, cluster_schema = (_strict(shared_data / "crds", kind) for kind in ("rayjobs", "rayclusters"))
+    for job in manifests.ray_jobs():
+        job_schema.validate(job)
+        cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": job["spec"]["rayClusterSpec"]}
+        cluster_schema.validate(cluster)
+    for manifest in (*manifests, *manifests.ray_jobs()):
+        if manifest["kind"] not in OPERATORS | {"RayJob"}:
             _validate(json.dumps(manifest))
-    for template in _pod_templates(manifests["RayJob"]):
-        _validate(json.dumps({"apiVersion": "v1", "kind": "Pod", **template}))
+        for pod in pod_templates(manifest):
+            _validate(json.dumps({"apiVersion": "v1", "kind": "Pod", **pod}))
 
 
 @functools.cache
-def _rayjob(path: Path) -> Any:
-    return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+def _strict(folder: Path, kind: str) -> Any:
+    return jsonschema.Draft202012Validator(json.loads((folder / f"{kind}_v1.strict.schema.json").read_text()))
 
 
-@functools.cache  # half a second each, and most variants share most pods
+@functools.cache  # most variants share most pods
 def _validate(manifest: str) -> None:
-    kubernetes_validate.validate(json.loads(manifest), KUBERNETES, strict=True)
+    schemas.validate(json.loads(manifest))
 
 
 def test_validation_sees_unknown_fields(render: Render, shared_data: Path) -> None:
-    job = render()["RayJob"]
-    pod = {"apiVersion": "v1", "kind": "Pod", **_pod_templates(job)[0]}
+    job = render().one("RayJob")
+    pod = {"apiVersion": "v1", "kind": "Pod", **next(pod_templates(job))}
     pod["spec"]["containers"][0]["colour"] = "red"
-    with pytest.raises(kubernetes_validate.ValidationError, match="colour"):
+    with pytest.raises(jsonschema.ValidationError, match="colour"):
         _validate(json.dumps(pod))
     with pytest.raises(jsonschema.ValidationError, match="colour"):
-        _rayjob(shared_data / "crds" / "rayjobs_v1.strict.schema.json").validate(job)
+        _strict(shared_data / "crds", "rayjobs").validate(job)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_pods_are_restricted_and_bounded(name: str, render: Render) -> None:
-    for template in _pod_templates(render(VARIANTS[name])["RayJob"]):
-        assert not template["spec"]["automountServiceAccountToken"]
-        assert all({"configMap", "emptyDir", "persistentVolumeClaim"} & set(v) for v in template["spec"]["volumes"])
-        for container in _containers(template):
-            _assert_restricted(template["spec"]["securityContext"], container["securityContext"])
-            resources = container["resources"]
-            assert resources["requests"] == resources["limits"]
-            assert {"cpu", "memory", "ephemeral-storage"} <= set(resources["limits"])
+    manifests = render(VARIANTS[name])
+    for manifest in (*manifests, *manifests.ray_jobs()):
+        for pod in pod_templates(manifest):
+            _assert_restricted(pod)
+            for container in containers(pod):
+                resources = container["resources"]
+                assert resources["requests"] == resources["limits"]
+                assert {"cpu", "memory", "ephemeral-storage"} <= set(resources["limits"])
+        if manifest["kind"] == "RayJob":
+            options = manifest["spec"]["rayClusterSpec"].get("autoscalerOptions")
+            if options:
+                _assert_container_restricted(options["securityContext"])
+                assert options["resources"]["limits"]["memory"]
 
 
-def _assert_restricted(pod: Manifest, container: Manifest) -> None:
-    """The fields that the restricted Pod Security Standard wants (kubernetes.io, Pod Security Standards)."""
-    assert pod["runAsNonRoot"]
-    assert pod["runAsUser"] > 0
-    assert pod["seccompProfile"]["type"] == "RuntimeDefault"
-    assert container["allowPrivilegeEscalation"] is False
-    assert container["capabilities"] == {"drop": ["ALL"]}
+def _assert_restricted(pod: Manifest) -> None:
+    """Every rule of the restricted Pod Security Standard (kubernetes.io, Pod Security Standards)."""
+    spec = pod["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "ephemeralContainers"} & set(spec)
+    allowed = {
+        "configMap",
+        "emptyDir",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+        "downwardAPI",
+        "csi",
+        "ephemeral",
+    }
+    assert all(allowed & set(volume) for volume in spec["volumes"])
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    assert not {"sysctls", "seLinuxOptions", "windowsOptions", "appArmorProfile"} & set(spec["securityContext"])
+    for container in containers(pod):
+        _assert_container_restricted(container["securityContext"])
+        assert not any("hostPort" in port for port in container.get("ports", []))
+        assert not {"host"} & set(container.get("livenessProbe", {}).get("httpGet", {}))
 
 
-def test_kuberay_would_take_the_job(render: Render) -> None:
-    """KubeRay's own rules beyond its definition: validation.go, ValidateRayJobSpec and ValidateRayClusterSpec."""
-    long = render(release="a-release-with-a-very-long-name-of-all-53-letters")
+def _assert_container_restricted(context: Manifest) -> None:
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["runAsNonRoot"]
+    assert context["seccompProfile"]["type"] == "RuntimeDefault"
+    assert not {"privileged", "procMount", "seLinuxOptions", "windowsOptions"} & set(context)
+
+
+def test_kuberay_would_take_every_job(render: Render) -> None:
+    """The operator's own rules beyond its definitions (KubeRay 1.7, validation.go)."""
+    long = render(release="a-release-with-a-very-long-name-of-all-53-letters-xyz")
     for manifests in (long, *(render(values) for values in VARIANTS.values())):
-        job = manifests["RayJob"]
-        assert len(job["metadata"]["name"]) <= 47
-        spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
-        assert spec["shutdownAfterJobFinishes"]
-        assert spec["submissionMode"] == "K8sJobMode"
-        assert spec["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never"
-        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-        assert cluster["workerGroupSpecs"]
-        for group in cluster["workerGroupSpecs"]:
-            assert group["minReplicas"] == group["replicas"] == group["maxReplicas"] > 0
-            assert group["groupName"] != "head"
-            assert "resources" not in group
-        for template in _pod_templates(job):
-            assert "app.kubernetes.io/name" not in template["metadata"]["labels"]  # the head Service selects by it
+        for job in manifests.ray_jobs():
+            assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
+            assert len(job["metadata"]["name"]) <= 47
+            _assert_job_rules(job["spec"])
+            _assert_cluster_rules(job["spec"]["rayClusterSpec"])
 
 
-def test_gpus_are_asked_for_and_told_to_ray(render: Render) -> None:
-    cpu, gpu = render(VARIANTS["gpus"])["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    assert gpu["replicas"] == 3
+def _assert_job_rules(spec: Manifest) -> None:
+    assert spec["shutdownAfterJobFinishes"]  # suspension and TTL need it
+    assert spec["submissionMode"] == "K8sJobMode"
+    assert spec["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never"
+    assert min(spec["activeDeadlineSeconds"], spec["preRunningDeadlineSeconds"]) > 0
+    assert spec["backoffLimit"] >= 0
+    assert not {"clusterSelector", "suspend", "deletionStrategy"} & set(spec)
+
+
+def _assert_cluster_rules(cluster: Manifest) -> None:
+    assert "upgradeStrategy" not in cluster
+    assert cluster["authOptions"]["mode"] == "token"
+    assert tuple(map(int, cluster["rayVersion"].split("."))) >= (2, 52, 0)
+    head, groups = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert head["template"]["metadata"]["annotations"] == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+    assert 0 < len(groups) <= 7  # Kueue
+    assert len({group["groupName"] for group in groups}) == len(groups)
+    for group in groups:
+        assert 0 <= group["minReplicas"] == group["replicas"] <= group["maxReplicas"] > 0
+        assert group["groupName"] != "head"
+    scaling = cluster.get("enableInTreeAutoscaling", False)
+    assert scaling == ("autoscalerOptions" in cluster)
+    for group in (head, *groups):
+        assert "resources" not in group  # given by rayStartParams and the container
+        assert "labels" not in group["rayStartParams"]
+        spec, names = group["template"]["spec"], set(group["template"]["metadata"]["labels"])
+        assert "restartPolicy" not in spec  # autoscaler v2 wants Never, and sets it
+        assert "app.kubernetes.io/name" not in names  # the head Service selects by it
+        environment = {each["name"] for each in spec["containers"][0]["env"]}
+        assert not {"RAY_enable_autoscaler_v2", "RAY_REDIS_ADDRESS", "REDIS_USERNAME"} & environment
+    if scaling:
+        assert cluster["autoscalerOptions"]["version"] == "v2"
+        assert head["template"]["spec"]["automountServiceAccountToken"]
+    else:
+        assert not head["template"]["spec"]["automountServiceAccountToken"]
+        assert all(group["minReplicas"] == group["maxReplicas"] for group in groups)
+
+
+def test_kueue_gets_a_fixed_size_or_an_elastic_job(render: Render) -> None:
+    (plain,) = render().of("RayJob")
+    assert "kueue.x-k8s.io/queue-name" not in plain["metadata"]["labels"]
+    assert plain["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
+    (fixed,) = render(VARIANTS["kueue"]).of("RayJob")
+    assert fixed["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+    assert fixed["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+    assert "enableInTreeAutoscaling" not in fixed["spec"]["rayClusterSpec"]
+    (elastic,) = render(VARIANTS["kueue elastic"]).of("RayJob")
+    assert elastic["metadata"]["annotations"]["kueue.x-k8s.io/elastic-job"] == "true"
+    assert elastic["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
+
+
+def test_gpus_are_asked_for_and_told_to_ray_and_to_the_driver(render: Render) -> None:
+    cluster = render(VARIANTS["amd gpus"]).one("RayJob")["spec"]["rayClusterSpec"]
+    cpu, gpu = cluster["workerGroupSpecs"]
     assert gpu["rayStartParams"] == {"num-gpus": "2"}
     assert gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["amd.com/gpu"] == "2"
     assert "num-gpus" not in cpu["rayStartParams"]
+    head = {
+        each["name"]: each.get("value") for each in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert (head["SKYSIFT_MAX_CPUS"], head["SKYSIFT_MAX_GPUS"], head["SKYSIFT_NODE_CPUS"]) == ("8", "6", "2")
 
 
-def test_secrets_are_references_and_the_submitter_has_none(render: Render) -> None:
-    job = render()["RayJob"]
-    submitter = job["spec"]["submitterPodTemplate"]["spec"]
-    assert "env" not in submitter["containers"][0]
-    worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
-    for container in (submitter["initContainers"][0], worker):
-        given = {each["name"]: each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"]}
-        assert given["PGPASSWORD"] == "skysift-postgres"
-        assert given["AWS_SECRET_ACCESS_KEY"] == "skysift-objects"
+def test_preemptible_nodes_are_for_workers_only(render: Render) -> None:
+    spec = render(VARIANTS["spot"]).one("RayJob")["spec"]
+    cluster = spec["rayClusterSpec"]
+    assert cluster["workerGroupSpecs"][0]["template"]["spec"]["tolerations"][0]["key"] == "spot"
+    for pod in (spec["submitterPodTemplate"], cluster["headGroupSpec"]["template"]):
+        assert "tolerations" not in pod["spec"]
 
 
-def test_lint(tmp_path: Path) -> None:
-    lists: list[list[str | Path]] = [[], ["--values", CHART / "examples" / "dr1-main-dark.yaml"]]
-    for values in lists:
-        done = helm("lint", "--strict", CHART, *values, home=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+def test_every_pod_is_placed(render: Render) -> None:
+    manifests = render(VARIANTS["placed"] | {"service": {"enabled": True, "tokens": "tokens"}})
+    for manifest in manifests:
+        for pod in pod_templates(manifest):
+            assert {"tolerations", "affinity", "topologySpreadConstraints", "nodeSelector"} <= set(pod["spec"])
+            assert pod["spec"]["priorityClassName"] == "batch"
+            cheap = pod["metadata"]["labels"]["app.kubernetes.io/component"] == "ray-worker"
+            assert pod["spec"]["nodeSelector"] == {"pool": "cheap" if cheap else "steady"}
+
+
+def test_each_pod_gets_the_secrets_of_its_own_stores_only(render: Render) -> None:
+    manifests = render(VARIANTS["all secrets"] | {"service": {"enabled": True, "tokens": "tokens"}})
+    everything = {"PGPASSWORD", "MILVUS_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    wanted = {
+        "wait-for-schema": {"PGPASSWORD"},
+        "migrate": {"PGPASSWORD"},
+        "ray-head": everything,
+        "ray-worker": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+        "ray-job-submitter": set(),
+        "service": everything,
+        "doctor": everything,
+    }
+    seen = set()
+    for manifest in manifests:
+        for pod in pod_templates(manifest):
+            for container in containers(pod):
+                given = {each["name"]: each for each in container.get("env", [])}
+                secret = {name for name, each in given.items() if "secretKeyRef" in each.get("valueFrom", {})}
+                assert secret == wanted[container["name"]], container["name"]
+                seen.add(container["name"])
+    assert seen == set(wanted)
+    assert manifests.one("RayJob")["spec"]["rayClusterSpec"]["authOptions"]["secretName"] == "ray-token"
+
+
+def test_tokens_of_the_kubernetes_api_are_the_heads_alone(render: Render) -> None:
+    for values in VARIANTS.values():
+        for manifest in render(values):
+            for pod in pod_templates(manifest):
+                component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+                assert component == "ray-head" or not pod["spec"]["automountServiceAccountToken"]
+
+
+@pytest.mark.parametrize("values", [[], ["--values", CHART / "examples" / "dr1-main-dark.yaml"]])
+def test_lint(values: list[str | Path], tmp_path: Path) -> None:
+    done = helm("lint", "--strict", CHART, *values, home=tmp_path, values=VARIANTS["whole service"] if values else None)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_other_values_make_another_job(render: Render) -> None:
-    """Only then does an upgrade run anything: KubeRay ignores changes of a RayJob's spec."""
-    names = [render(values)["RayJob"]["metadata"]["name"] for values in VARIANTS.values()]
-    assert len(set(names)) == len(names)
-    assert render()["RayJob"]["metadata"]["name"] == names[0]
+    """Only then does an upgrade run anything: KubeRay ignores changes of a RayJob, Kubernetes refuses a Job's."""
+    for kind, changed in (
+        ("RayJob", {"digest", "kueue", "spot", "placed"}),
+        ("Job", {"digest", "placed", "all secrets"}),
+    ):
+        first = render().one(kind)["metadata"]["name"]
+        names = {name: render(VARIANTS[name]).one(kind)["metadata"]["name"] for name in changed - {"all secrets"}}
+        assert len({first, *names.values()}) == len(names) + 1
     other = render({"config": {"gate": {"z_min": 1}}})
-    assert other["RayJob"]["metadata"]["name"] not in names
-    volume = other["RayJob"]["spec"]["submitterPodTemplate"]["spec"]["volumes"][0]
-    assert volume["configMap"]["name"] == other["ConfigMap"]["metadata"]["name"]
+    assert other.one("RayJob")["metadata"]["name"] != render().one("RayJob")["metadata"]["name"]
+    volume = other.one("RayJob")["spec"]["submitterPodTemplate"]["spec"]["volumes"][0]
+    (config,) = (each for each in other.of("ConfigMap") if "skysift.toml" in each["data"])
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    assert config["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
 def test_the_commands_exist(render: Render) -> None:
-    spec = render()["RayJob"]["spec"]
-    migrate = spec["submitterPodTemplate"]["spec"]["initContainers"][0]["command"]
-    for words in (shlex.split(spec["entrypoint"]), migrate):
+    manifests = render(VARIANTS["every verb"])
+    commands = [shlex.split(job["spec"]["entrypoint"]) for job in manifests.ray_jobs()]
+    for manifest in manifests:
+        for pod in pod_templates(manifest):
+            commands += [container["command"] for container in containers(pod) if "command" in container]
+    assert {tuple(words[:3]) for words in commands if words[1] == "db"} == {
+        ("skysift", "db", "wait"), ("skysift", "db", "migrate")
+    }  # fmt: skip
+    for words in commands:
         assert words[0] == "skysift"
-        assert words[-2:] == ["--config", "/etc/skysift/skysift.toml"]
-        done = CliRunner().invoke(skysift, [*words[1:-2], "--help"])
+        verb = words[1 : words.index("--config")]
+        done = CliRunner().invoke(skysift, [*verb, "--help"])
         assert done.exit_code == 0, done.output
-        assert "--config" in done.output
+        for option in (word for word in words if word.startswith("--")):
+            assert option in done.output, f"{verb} has no {option}"
 
 
 def test_versions_agree() -> None:
@@ -168,27 +281,38 @@ def test_versions_agree() -> None:
     assert f'\nversion = "{chart["appVersion"]}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-def test_namespace_refuses_what_is_not_restricted() -> None:
-    namespace = yaml.safe_load((ROOT / "k8s" / "namespace.yaml").read_text(encoding="utf-8"))
-    _validate(json.dumps(namespace))
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+AGAIN = "run `make chart` and read the differences"
 
 
-def test_image_is_built_from_files_that_are_there() -> None:
-    """What the Dockerfile copies exists and passes .dockerignore."""
-    dockerfile = (ROOT / "k8s" / "Dockerfile").read_text(encoding="utf-8")
-    copied = {name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.M) for name in line.split()}
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert copied == kept
-    assert all((ROOT / name).exists() for name in copied)
-    assert "USER 1000:1000" in dockerfile
+def test_the_migrations_job_is_named_by_the_migrations(render: Render) -> None:
+    known = (CHART / "schema.sha256").read_text(encoding="utf-8").strip()
+    assert known == regenerate.schema_hash(), AGAIN
+    assert f"-migrate-{known[:8]}-" in render().one("Job")["metadata"]["name"]
 
 
-def _pod_templates(job: Manifest) -> list[Manifest]:
-    cluster = job["spec"]["rayClusterSpec"]
-    workers = [group["template"] for group in cluster["workerGroupSpecs"]]
-    return [job["spec"]["submitterPodTemplate"], cluster["headGroupSpec"]["template"], *workers]
+@pytest.mark.parametrize("profile", regenerate.PROFILES)
+def test_golden_files(profile: str, tmp_path: Path) -> None:
+    assert regenerate.golden(profile, tmp_path) == (regenerate.GOLDEN / f"{profile}.yaml").read_text("utf-8"), AGAIN
 
 
-def _containers(template: Manifest) -> list[Manifest]:
-    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+def test_notes_say_what_to_do_next(tmp_path: Path) -> None:
+    """Helm shows them on an install only, which wants a cluster: here they are rendered as a manifest's text."""
+    chart = tmp_path / "skysift"
+    shutil.copytree(CHART, chart)
+    text = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    wrapped = '{{- define "notes" }}' + text + '{{ end }}\nkind: Notes\ntext: {{ include "notes" . | quote }}\n'
+    (chart / "templates" / "notes.yaml").write_text(wrapped, encoding="utf-8")
+    example = chart / "examples" / "dr1-pixel.yaml"
+    for values, there in (({}, False), (VARIANTS["no secrets"], True)):
+        done = helm(
+            "template", "sky", chart, "-n", "skysift", "-s", "templates/notes.yaml", "-f", example, home=tmp_path,
+            values=values,
+        )  # fmt: skip
+        notes = yaml.safe_load(done.stdout)["text"]
+        for words in (
+            "helm -n skysift test sky",
+            "skysift submit run --namespace skysift --templates sky-skysift-templates",
+        ):
+            assert words in notes
+        assert "existingClaim" in notes
+        assert ("secrets.postgres is empty" in notes) == there

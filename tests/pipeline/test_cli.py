@@ -10,7 +10,7 @@ import pytest
 
 VERBS = (
     "simulate", "run", "plan", "ingest", "train", "score", "calibrate", "evaluate", "report", "status", "models", "db",
-    "doctor",
+    "doctor", "submit", "jobs", "logs", "wait", "cancel",
 )  # fmt: skip
 
 

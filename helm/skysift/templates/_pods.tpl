@@ -1,4 +1,4 @@
-{{/* The parts that all pods share. */}}
+{{/* The parts that all pods share: together they pass the restricted Pod Security Standard. */}}
 
 {{- define "skysift.podSecurity" -}}
 runAsNonRoot: true
@@ -28,17 +28,47 @@ requests: {{- toYaml $amounts | nindent 2 }}
 limits: {{- toYaml $amounts | nindent 2 }}
 {{- end }}
 
-{{- define "skysift.env" -}}
-{{- range $name, $value := .Values.env }}
-- name: {{ $name }}
-  value: {{ $value | quote }}
-{{- end }}
-{{- range .Values.secretEnv }}
+{{/* A variable from a Secret. Argument: (dict "name" variable "secret" its-name "key" its-key). */}}
+{{- define "skysift.secretVariable" -}}
 - name: {{ .name }}
   valueFrom:
     secretKeyRef:
-      name: {{ .secretName }}
+      name: {{ .secret }}
       key: {{ .key }}
+{{- end }}
+
+{{/*
+The environment of a container that runs skysift: only the secrets of the stores it talks to.
+Argument: (dict "root" context "stores" list).
+*/}}
+{{- define "skysift.env" -}}
+{{- $secrets := .root.Values.secrets -}}
+- name: SKYSIFT_LOG
+  value: {{ .root.Values.logLevel | quote }}
+- name: SKYSIFT_LOG_FORMAT
+  value: json
+{{- range $name, $value := .root.Values.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- if has "postgres" .stores }}
+{{- with include "skysift.postgresSecret" .root }}
+{{ include "skysift.secretVariable" (dict "name" "PGPASSWORD" "secret" . "key" "password") }}
+{{- end }}
+{{- end }}
+{{- if has "milvus" .stores }}
+{{- with $secrets.milvus }}
+{{ include "skysift.secretVariable" (dict "name" "MILVUS_TOKEN" "secret" . "key" "token") }}
+{{- end }}
+{{- end }}
+{{- if has "objects" .stores }}
+{{- with $secrets.objects }}
+{{ include "skysift.secretVariable" (dict "name" "AWS_ACCESS_KEY_ID" "secret" . "key" "access-key-id") }}
+{{ include "skysift.secretVariable" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" . "key" "secret-access-key") }}
+{{- end }}
+{{- end }}
+{{- range .root.Values.secretEnv }}
+{{ include "skysift.secretVariable" (dict "name" .name "secret" .secretName "key" .key) }}
 {{- end }}
 {{- end }}
 
@@ -49,11 +79,8 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext: {{- include "skysift.containerSecurity" . | nindent 2 }}
 {{- end }}
 
-{{/* What a container has that runs skysift: the environment with its secrets, the config and the workspace. */}}
-{{- define "skysift.work" -}}
-{{- with include "skysift.env" . | trim }}
-env: {{- . | nindent 2 }}
-{{- end }}
+{{/* A container's mounts of the config and the workspace. */}}
+{{- define "skysift.mounts" -}}
 volumeMounts:
   - name: config
     mountPath: /etc/skysift
@@ -62,50 +89,51 @@ volumeMounts:
     mountPath: /workspace
 {{- end }}
 
-{{/* A pod's account, security and volumes. Argument: the chart's context. */}}
+{{/*
+A pod's account, security, volumes and place. A group's own place goes before the chart's.
+Argument: (dict "root" context "group" values "account" name "token" whether it gets the account's token).
+*/}}
 {{- define "skysift.pod" -}}
-serviceAccountName: {{ include "skysift.serviceAccount" . }}
-automountServiceAccountToken: false
-{{- with .Values.imagePullSecrets }}
+{{- $values := .root.Values -}}
+{{- $group := .group -}}
+serviceAccountName: {{ .account | default (include "skysift.serviceAccount" .root) }}
+automountServiceAccountToken: {{ .token | default false }}
+{{- with $values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
   - name: {{ . }}
 {{- end }}
 {{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+terminationGracePeriodSeconds: {{ $values.gracePeriodSeconds | int64 }}
 securityContext: {{- include "skysift.podSecurity" . | nindent 2 }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
+{{- with (get $group $key | default (get $values $key)) }}
+{{ $key }}: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 volumes:
   - name: config
     configMap:
-      name: {{ include "skysift.configMap" . }}
+      name: {{ include "skysift.configMap" .root }}
   - name: workspace
-    {{- if .Values.workspace.existingClaim }}
+    {{- if $values.workspace.existingClaim }}
     persistentVolumeClaim:
-      claimName: {{ .Values.workspace.existingClaim }}
+      claimName: {{ $values.workspace.existingClaim }}
     {{- else }}
     emptyDir:
-      sizeLimit: {{ .Values.workspace.size }}
+      sizeLimit: {{ $values.workspace.size }}
     {{- end }}
 {{- end }}
 
-{{/* The template of a Ray pod. Argument: (dict "root" context "group" values "name" container-name "annotations" map). */}}
-{{- define "skysift.rayPod" -}}
-metadata:
-  labels: {{- include "skysift.podLabels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .name }}
-  {{- with .annotations }}
-  annotations: {{- toYaml . | nindent 4 }}
-  {{- end }}
-spec:
-  {{- include "skysift.pod" .root | nindent 2 }}
-  {{- with .group.nodeSelector }}
-  nodeSelector: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .group.tolerations }}
-  tolerations: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  containers:
-    - name: {{ .name }}
-      {{- include "skysift.container" .root | nindent 6 }}
-      {{- include "skysift.work" .root | nindent 6 }}
-      resources: {{- include "skysift.resources" .group | nindent 8 }}
+{{/* An init container that waits for PostgreSQL and its migrations. Argument: the chart's context. */}}
+{{- define "skysift.wait" -}}
+- name: wait-for-schema
+  {{- include "skysift.container" . | nindent 2 }}
+  command: [skysift, db, wait, --config, /etc/skysift/skysift.toml, --seconds, {{ .Values.migrations.waitSeconds | int64 | quote }}]
+  env: {{- include "skysift.env" (dict "root" . "stores" (list "postgres")) | nindent 4 }}
+  {{- include "skysift.mounts" . | nindent 2 }}
+  resources: {{- include "skysift.resources" .Values.migrations | nindent 4 }}
 {{- end }}

@@ -19,9 +19,15 @@ Every JSON scalar, and every JSON list of them, is TOML too; Helm's own toToml t
 {{- end }}
 {{- end }}
 
-{{/* The run's skysift.toml. */}}
+{{/* skysift.toml, the same for all jobs; each job adds its run's name. */}}
 {{- define "skysift.config" -}}
-{{- $stores := merge (dict "workspace" "/workspace") .Values.config.stores -}}
-{{- $tree := merge (dict "run" (include "skysift.run" .) "stores" $stores) .Values.config -}}
+{{- $given := omit .Values.config.stores "postgres" "milvus" -}}
+{{- $made := dict "workspace" "/workspace" "postgres" (include "skysift.postgresUrl" .) "milvus" (include "skysift.milvusUrl" .) -}}
+{{- $tree := merge (dict "run" (include "skysift.run" (dict "root" . "job" dict)) "stores" (merge $made $given)) .Values.config -}}
 {{- include "skysift.toml" (dict "tree" $tree "path" list) | trim }}
 {{ end }}
+
+{{/* The ConfigMap is named by its content: pods that start again after an upgrade find the one they began with. */}}
+{{- define "skysift.configMap" -}}
+{{ include "skysift.name" . }}-config-{{ include "skysift.config" . | sha256sum | trunc 8 }}
+{{- end }}
