@@ -14,7 +14,7 @@ from scipy.special import expit
 from pipeline.errors import RunError
 from pipeline.significance.conditional import Conditional
 from pipeline.significance.discovery import q_values, ranks
-from pipeline.significance.null import Null, normality
+from pipeline.significance.null import Null
 from pipeline.significance.surface import plane_of
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ WEIGHTS = {  # of the evidence beside a detector; components without any are cal
 DOUBTFUL = 0.3  # probability of being an anomaly from which a calibration spectrum shapes no distribution
 MOST_ANOMALOUS = 0.3  # share of the survey that anomalies can be
 DOUBT_ROUNDS = 200
-TRUST = 0.7  # in the detector's log odds, which are surer than they may be
+MOST_STRATA, FEWEST_ALIKE = 40, 200  # of S/N, in which log odds are brought to one scale; spectra in each
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,31 @@ def doubts(log_odds_C: Floats) -> Floats:
     share = 0.02
     doubt_C = np.zeros(len(log_odds_C))
     for _ in range(DOUBT_ROUNDS):
-        doubt_C = expit(TRUST * log_odds_C + np.log(share / (1.0 - share)))
+        doubt_C = expit(log_odds_C + np.log(share / (1.0 - share)))
         share = float(np.clip(doubt_C.mean(), 1e-6, MOST_ANOMALOUS))
     return doubt_C
+
+
+def at_usual_snr(log_odds_C: Floats, log_snr_C: Floats) -> Floats:
+    """Return log odds as they would be at the survey's usual S/N, [C]: median and width are those of all strata.
+
+    Models' errors show in bright spectra, so that ordinary ones among them have larger log odds, and more unlike each
+    other (taken as they are, they doubt a tenth of the ordinary spectra above S/N 20). Redshift plays no part: where
+    most spectra are artefacts, as sky fibers at z = 3.8, these are not to become the usual.
+    """
+    count = int(np.clip(len(log_odds_C) // FEWEST_ALIKE, 1, MOST_STRATA))
+    strata = np.array_split(np.argsort(log_snr_C, kind="stable"), count)
+    where = np.array([np.median(log_snr_C[rows]) for rows in strata])
+    middle = np.array([np.median(log_odds_C[rows]) for rows in strata])
+    width = np.array([_upper_width(log_odds_C[rows], at) for rows, at in zip(strata, middle, strict=True)])
+    middle_C, width_C = (np.interp(log_snr_C, where, values) for values in (middle, width))
+    usual = np.minimum(middle_C, np.median(middle))  # never made larger than they are
+    return np.asarray((log_odds_C - middle_C) * np.minimum(1.0, np.median(width) / width_C) + usual)
+
+
+def _upper_width(values: Floats, middle: float) -> float:
+    above = values[values > middle] - middle
+    return float(np.median(above)) if len(above) else 1.0
 
 
 @dataclass(frozen=True)
@@ -136,17 +158,10 @@ class _Reference:
 
     @classmethod
     def of(cls, plane: Floats, rows: NDArray[np.int64], detection: Floats | None) -> _Reference:
-        """Doubt calibration spectra by a detector's log odds, if there is one.
-
-        The geometric mean of two opinions: of the log odds as they are, which at high S/N doubt ordinary spectra
-        (a tenth of them above S/N 20; p < 0.01 then came up to fifteen times too often), and of how far out they
-        are at their redshift and S/N, which sees no anomaly where most are, such as sky fibers at S/N 0.
-        """
-        alike = cls(plane, rows, None)
+        """Doubt calibration spectra by a detector's log odds, if there is one."""
         if detection is None:
-            return alike
-        given = alike.conditional(detection, SHARE_OF_COMPONENT)[rows]
-        return cls(plane, rows, np.sqrt(doubts(detection[rows]) * np.clip(1.0 - normality(given), 0.0, 1.0)))
+            return cls(plane, rows, None)
+        return cls(plane, rows, doubts(at_usual_snr(detection[rows], plane[rows, 1])))
 
     def surprise(self, value: Floats, share: float) -> tuple[Floats, Null]:
         """Return −ln p of a score given (z, S/N), [N], and the null that says so."""

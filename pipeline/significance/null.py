@@ -32,12 +32,6 @@ TAIL, LEAST_TAIL = 0.02, 20.0  # share, and number, of weighed spectra that the 
 RANKED = 20.0  # calibration spectra beyond a score for which they are counted; nearer the end, the tail is smoother
 
 
-def normality(score_C: Floats) -> Floats:
-    """Return the probability that calibration spectra are normal, by their scores, [C]; 1 up to ``START``."""
-    share_J, rate_J = _mixture(score_C)
-    return _probability(score_C, share_J, rate_J, rate_J >= SLOW * rate_J.max())
-
-
 @dataclass(frozen=True)
 class Null:
     """The distribution of normal spectra's scores."""
