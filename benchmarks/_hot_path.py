@@ -11,12 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.chunks import Chunk
-from pipeline.desi.grid import N_PIXELS
 from pipeline.session import Session
 from pipeline.stages.ingest import IngestTask, _with_chunk
 from pipeline.stages.result import ChunkResult
@@ -89,41 +86,33 @@ def score_costs(session: Session, model_id: str, work: Sequence[ledger.Work], li
 
     from models.trained import fitted, loaded_groups
 
-    batch, clock = session.config.score.batch, Clock()
-    load, scorer = Loader(session.objects), Scorer(session.objects, model_id, batch, False)
+    load, scorer, clock = Loader(session.objects), Scorer(session.objects, model_id, 256, False), Clock()
     scorer(load(work[0]))
     loaded = []
     for item in work:
         with clock("load"):
             loaded.append(load(item))
-    size = max(1, batch * len(work) // sum(item.n_rows for item in work))
-    together = [pa.concat_tables(loaded[first : first + size]) for first in range(0, len(loaded), size)]
     with torch.no_grad():
-        for rows in together:
-            flux, ivar, z = (_arrays(rows, name) for name in ("flux", "ivar", "z"))
+        for row in loaded:
+            arrays = {name: row[name].chunk(0).values.to_numpy() for name in ("flux", "ivar", "z")}
+            flux_BL, ivar_BL = (arrays[name].reshape(len(arrays["z"]), -1) for name in ("flux", "ivar"))
             with clock("rebin and normalise"):
-                found = loaded_groups(scorer.model.vae, scorer.model.sky, flux, ivar, np.concatenate(z))
+                found = loaded_groups(scorer.model.vae, scorer.model.sky, flux_BL, ivar_BL, arrays["z"])
                 groups = [group for _, group, _ in found]
             with clock("encode and decode"):
                 for group in groups:
                     fitted(scorer.model.vae, group)
     start = time.perf_counter()
     with profiled("score: Scorer over loaded chunks, one thread", lines):
-        scored = [scorer(rows) for rows in together]
+        rows = [scorer(row) for row in loaded]
     whole = time.perf_counter() - start
     clock.seconds["scores and packing"] = (
         whole - clock.seconds["rebin and normalise"] - clock.seconds["encode and decode"]
     )
     with clock("unpack on the driver"):
-        results = _unpacked(scored)
+        results = _unpacked(rows)
     _sinks(session, model_id, scorer, results, clock)
     return clock.microseconds(sum(result.n_in for result in results))
-
-
-def _arrays(rows: pa.Table, name: str) -> tuple[NDArray[Any], ...]:
-    """Return a column's cells: redshifts [B], pixels [B, L]."""
-    cells = [chunk.flatten().to_numpy() for chunk in rows[name].chunks]
-    return tuple(cell if name == "z" else cell.reshape(-1, N_PIXELS) for cell in cells)
 
 
 def _sinks(session: Session, model_id: str, scorer: Scorer, results: Sequence[ChunkResult], clock: Clock) -> None:

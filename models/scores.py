@@ -66,15 +66,14 @@ def score(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> ScoreBat
 
     Args:
         model: a trained model.
-        flux_BL: float32 [B, 7781] on the native grid, 1e-17 erg/s/cm²/Å; anything where ivar is 0. Or a tuple of
-            such arrays, B spectra together: arrays of several files need no copy.
-        ivar_BL: float32 [B, 7781], 1/flux², finite and not negative; a tuple where ``flux_BL`` is.
+        flux_BL: float32 [B, 7781] on the native grid, 1e-17 erg/s/cm²/Å; anything where ivar is 0.
+        ivar_BL: float32 [B, 7781], 1/flux², finite and not negative.
         z_B: redshifts, [B].
 
     Raises:
         ValueError: wrong shapes, no spectrum, or a redshift outside the model's grid.
     """
-    if not len(z_B):
+    if not len(flux_BL):
         raise ValueError("expected spectra to score, found none")
     with torch.no_grad():
         arrays = _scores(model, _measure(model, flux_BL, ivar_BL, z_B))

@@ -48,9 +48,8 @@ def load_spectra(vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any) -> Prepared:
 
     Args:
         vae: the network, for its grid and device.
-        flux_BL: float32 [B, 7781] on the native grid, 1e-17 erg/s/cm²/Å; anything where ivar is 0. Or a tuple of
-            such arrays, B spectra together.
-        ivar_BL: float32 [B, 7781], 1/flux², finite and not negative; a tuple where ``flux_BL`` is.
+        flux_BL: float32 [B, 7781] on the native grid, 1e-17 erg/s/cm²/Å; anything where ivar is 0.
+        ivar_BL: float32 [B, 7781], 1/flux², finite and not negative.
         z_B: redshifts, [B].
 
     Raises:
@@ -93,18 +92,16 @@ class _Halves:
     @classmethod
     def of(cls, vae: VAE, flux_BL: Any, ivar_BL: Any, z_B: Any, sky: Sky | None = None) -> _Halves:
         device = vae.mean_R.device
-        z, pieces = _tensor(z_B), list(_pieces(flux_BL, ivar_BL))
-        found = sum(len(flux) for flux, _ in pieces)
-        if found != len(z):
-            raise ValueError(f"expected one redshift a spectrum, found {found} spectra and {len(z)} redshifts")
+        flux, ivar, z = _tensor(flux_BL), _tensor(ivar_BL), _tensor(z_B)
+        if len(flux) != len(z):
+            raise ValueError(f"expected one redshift a spectrum, found {len(flux)} spectra and {len(z)} redshifts")
         sky = sky or Sky.none().to(device)
-        pull_BH, ivar_BH = torch.zeros((2, len(z), N_FINE), device=device)
-        pull_BP, ivar_BP = torch.empty((2, len(z), len(sky.pixel_P)), device=device)
-        start = 0
+        pull_BH, ivar_BH = torch.zeros((2, len(flux), N_FINE), device=device)
+        pull_BP, ivar_BP = torch.empty((2, len(flux), len(sky.pixel_P)), device=device)
         with torch.no_grad():
-            for flux, ivar in pieces:
-                rows, start = slice(start, start + len(flux)), start + len(flux)
-                here = (flux.to(device, torch.float32), ivar.to(device, torch.float32))
+            for start in range(0, max(len(flux), 1), GROUP):
+                rows = slice(start, start + GROUP)
+                here = (flux[rows].to(device, torch.float32), ivar[rows].to(device, torch.float32))
                 half_bins(here[0], here[1], (pull_BH[rows], ivar_BH[rows]))
                 pull_BP[rows], ivar_BP[rows] = sky.on_lines(*here)
         return cls(pull_BH, ivar_BH, OnLines(pull_BP, ivar_BP), vae.grid.offset(z).to(device))
@@ -164,13 +161,6 @@ def reconstruct(model: TrainedModel, flux_BL: Any, ivar_BL: Any, z_B: Any) -> ND
         for rows, group, _, model_GO in fitted_groups(model.vae, spectra):
             out_BL[rows.cpu().numpy()] = to_native(model_GO * group.scale_B[:, None]).cpu().numpy()
     return out_BL
-
-
-def _pieces(flux_BL: Any, ivar_BL: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield at most ``GROUP`` spectra at a time, from one array each or from tuples of arrays."""
-    both = (flux_BL, ivar_BL) if isinstance(flux_BL, tuple) else ((flux_BL,), (ivar_BL,))
-    for flux, ivar in zip(*both, strict=True):
-        yield from zip(torch.split(_tensor(flux), GROUP), torch.split(_tensor(ivar), GROUP), strict=True)
 
 
 def _tensor(values: Any) -> Tensor:

@@ -77,7 +77,7 @@ class TrainConfig:
 class ScoreConfig:
     """Scoring."""
 
-    batch: int = 512  # most spectra scored together, in whole chunks
+    batch: int = 256  # spectra a forward pass; a batch never spans chunks
     workers: int = 0  # scoring actors; 0: one a GPU, or one a CPU
     max_disagreement: float = 0.1  # fraction of strange spectra on which compared models may disagree without alarm
 

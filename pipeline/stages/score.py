@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline import cluster, logs, metrics
 from pipeline.chunks import shard_path
@@ -22,7 +19,7 @@ from pipeline.session import Session
 from pipeline.splits import split_of_model
 from pipeline.stages.commits import commit_all
 from pipeline.stages.result import QUARANTINE, ChunkResult, summary
-from pipeline.stages.source import TASKS_A_WORKER, Work, arrays_of, cells, dataset, on_actors, rows, tasks
+from pipeline.stages.source import Work, arrays_of, cells, dataset, on_actors, rows, tasks
 from pipeline.stores import accounts, catalog, ledger, registry, runs
 from pipeline.stores.objects import ObjectStore
 from pipeline.stores.postgres import transaction
@@ -83,40 +80,8 @@ _CELLS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """One shard as it was loaded: its arrays, or why there are none."""
-
-    chunk_id: str
-    coadd: str
-    n_rows: int
-    failure: str
-    detail: str
-    arrays: dict[str, Any]
-
-    @classmethod
-    def of(cls, row: pa.Table) -> _Loaded:
-        names = ("chunk_id", "coadd", "n_rows", "failure", "detail")
-        return cls(**{name: row[name][0].as_py() for name in names}, arrays=arrays_of(row, _CELLS))
-
-    @cached_property
-    def pixels(self) -> tuple[Any, Any]:
-        """Flux and ivar, [B, L] each."""
-        n = len(self.arrays["z"])
-        return self.arrays["flux"].reshape(n, -1), self.arrays["ivar"].reshape(n, -1)
-
-    def reasons(self, z_max: float) -> NDArray[np.str_]:
-        """Why each spectrum cannot be scored, [B], '' where it can."""
-        blind = ~(self.pixels[1].max(axis=1) > 0)  # without an array of booleans: 4 µs less a spectrum
-        outside = ~((self.arrays["z"] >= 0) & (self.arrays["z"] <= z_max))
-        return np.where(blind, "no_information", np.where(outside, "redshift_outside_model", ""))
-
-
 class Scorer:
-    """Runs in an actor: holds the model and scores whole chunks, several at a time.
-
-    A chunk of 60 spectra on its own would leave groups of similar redshift small and their windows wide.
-    """
+    """Runs in an actor: holds the model and scores whole chunks, never a batch across two of them."""
 
     def __init__(self, objects: ObjectStore, model_id: str, batch: int, cuda: bool) -> None:
         import torch
@@ -126,76 +91,52 @@ class Scorer:
         self.batch = batch
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        return pa.concat_tables([self._chunk(table.slice(row, 1)).to_row() for row in range(table.num_rows)])
+
+    def _chunk(self, row: pa.Table) -> ChunkResult:
         start = time.perf_counter()
-        loaded = [_Loaded.of(table.slice(row, 1)) for row in range(table.num_rows)]
-        reasons = [one.reasons(self.model.vae.config.z_max) for one in loaded if not one.failure]
-        scored = self._scored([one for one in loaded if not one.failure], reasons)
-        total = max(sum(one.n_rows for one in loaded), 1)
-        results, done = [], iter(zip(scored, reasons, strict=True))
-        for one in loaded:
-            if one.failure:
-                results.append(ChunkResult.failed(one.chunk_id, one.coadd, one.n_rows, one.failure, one.detail))
-                continue
-            rows, why = next(done)
-            seconds = (time.perf_counter() - start) * one.n_rows / total
-            lost = _lost(one.arrays, why)
-            results.append(ChunkResult(one.chunk_id, one.coadd, len(why), rows, lost, seconds=seconds))
-        return pa.concat_tables([result.to_row() for result in results])
+        chunk_id, coadd, n_rows, failure, detail = (
+            row[name][0].as_py() for name in ("chunk_id", "coadd", "n_rows", "failure", "detail")
+        )
+        if failure:
+            return ChunkResult.failed(chunk_id, coadd, n_rows, failure, detail)
+        arrays = arrays_of(row, _CELLS)
+        n = len(arrays["z"])
+        scored, quarantine = self._score(arrays, n)
+        return ChunkResult(chunk_id, coadd, n, scored, quarantine, seconds=time.perf_counter() - start)
 
-    def _scored(self, loaded: Sequence[_Loaded], reasons: Sequence[NDArray[np.str_]]) -> list[pa.Table]:
-        """Return each chunk's rows of scores."""
-        kept = [_selection(why == "") for why in reasons]
-        counts = [len(one.arrays["z"][rows]) for one, rows in zip(loaded, kept, strict=True)]
-        runs_ = [(first, last) for first, last in _runs(counts, self.batch) if sum(counts[first:last])]
-        if not runs_:
-            return [pa.table({}) for _ in loaded]
-        table = pa.concat_tables([self._part(loaded[first:last], kept[first:last]) for first, last in runs_])
-        edges = np.cumsum([0, *counts]).tolist()
-        return [table.slice(low, high - low) for low, high in pairwise(edges)]
+    def _score(self, arrays: dict[str, Any], n: int) -> tuple[pa.Table, pa.Table]:
+        flux_BL, ivar_BL = (arrays[name].reshape(n, -1) for name in ("flux", "ivar"))
+        blind = ~(ivar_BL.max(axis=1) > 0)  # without an array of booleans: 4 µs less a spectrum
+        outside = ~((arrays["z"] >= 0) & (arrays["z"] <= self.model.vae.config.z_max))
+        keep = np.flatnonzero(~(blind | outside))
+        parts = [self._batch(arrays, flux_BL, ivar_BL, rows) for rows in _cut(keep, self.batch)]
+        lost = np.flatnonzero(blind | outside)
+        reasons = np.where(blind, "no_information", "redshift_outside_model")[lost]
+        details = [
+            "no pixel has ivar > 0" if reason == "no_information" else f"z = {z:.4f} is outside the model's grid"
+            for reason, z in zip(reasons, arrays["z"][lost], strict=True)
+        ]
+        quarantine = pa.table(
+            [arrays["targetid"][lost], arrays["spectrum_id"][lost], pa.array(reasons, pa.string()), details],
+            schema=QUARANTINE,
+        )
+        return (pa.concat_tables(parts) if parts else pa.table({})), quarantine
 
-    def _part(self, loaded: Sequence[_Loaded], kept: Sequence[Any]) -> pa.Table:
+    def _batch(self, arrays: dict[str, Any], flux_BL: Any, ivar_BL: Any, keep: Any) -> pa.Table:
         import torch
 
         from models.scores import score
 
-        chosen = list(zip(loaded, kept, strict=True))
-        arrays = {name: np.concatenate([one.arrays[name][rows] for one, rows in chosen]) for name in SMALL}
-        flux, ivar = (tuple(one.pixels[index][rows] for one, rows in chosen) for index in (0, 1))
+        contiguous = len(keep) == keep[-1] - keep[0] + 1
+        rows = slice(keep[0], keep[-1] + 1) if contiguous else keep
         with torch.inference_mode():
-            done = score(self.model, flux, ivar, arrays["z"])
-        columns = {name: pa.array(values) for name, values in arrays.items()} | score_columns(self.model, done)
+            done = score(self.model, flux_BL[rows], ivar_BL[rows], arrays["z"][rows])
+        columns = {name: pa.array(arrays[name][rows]) for name in SMALL} | score_columns(self.model, done)
         split = self.model.provenance["split"]
-        columns["in_training"] = split_of_model(split, arrays["healpix"], arrays["spectrum_id"]) == "train"
+        columns["in_training"] = split_of_model(split, arrays["healpix"][rows], arrays["spectrum_id"][rows]) == "train"
         columns["embedding"] = _fixed_lists(done.embedding)
         return pa.table(columns)
-
-
-def _selection(keep: NDArray[np.bool_]) -> Any:
-    """What selects the rows to keep: all of them without a copy."""
-    return slice(None) if keep.all() else np.flatnonzero(keep)
-
-
-def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Cut chunks of ``counts`` spectra into runs of at most ``most`` together, or of one chunk."""
-    first = total = 0
-    for index, count in enumerate(counts):
-        if total and total + count > most:
-            yield first, index
-            first, total = index, 0
-        total += count
-    if counts:
-        yield first, len(counts)
-
-
-def _lost(arrays: dict[str, Any], reasons: NDArray[np.str_]) -> pa.Table:
-    """The quarantine's rows of the spectra that could not be scored."""
-    lost = np.flatnonzero(reasons != "")
-    details = [
-        "no pixel has ivar > 0" if reason == "no_information" else f"z = {z:.4f} is outside the model's grid"
-        for reason, z in zip(reasons[lost], arrays["z"][lost], strict=True)
-    ]
-    columns = [arrays["targetid"][lost], arrays["spectrum_id"][lost], pa.array(reasons[lost], pa.string()), details]
-    return pa.table(columns, schema=QUARANTINE)
 
 
 def score_columns(model: TrainedModel, done: ScoreBatch) -> dict[str, pa.Array]:
@@ -211,6 +152,10 @@ def score_columns(model: TrainedModel, done: ScoreBatch) -> dict[str, pa.Array]:
 def _fixed_lists(values: Any) -> pa.FixedSizeListArray:
     """One list a spectrum, of arrays [B, …]."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values[0].size)
+
+
+def _cut(keep: Any, size: int) -> Iterator[Any]:
+    return (keep[start : start + size] for start in range(0, len(keep), size))
 
 
 def score(session: Session, model_id: str) -> StageSummary:
@@ -256,15 +201,8 @@ def _results(
     largest = max(item.n_rows for item in work)
     loaded = dataset(Work(Loader(session.objects), groups, row_bytes=largest * 63_000, ahead=True))
     arguments = (session.objects, model_id, session.config.score.batch, bool(n_gpus))
-    scored = on_actors(loaded, Scorer, arguments, min(workers, len(groups)), n_gpus, _together(session, work, workers))
+    scored = on_actors(loaded, Scorer, arguments, min(workers, len(groups)), n_gpus)
     return map(ChunkResult.from_row, rows(scored))
-
-
-def _together(session: Session, work: Sequence[ledger.Work], workers: int) -> int:
-    """Return how many chunks an actor gets at a time: as many as make a batch, but every actor several times some."""
-    mean = sum(item.n_rows for item in work) / len(work)
-    fair = len(work) // (TASKS_A_WORKER * workers)
-    return max(1, min(int(session.config.score.batch / max(mean, 1.0)), fair))
 
 
 def _marked(result: ChunkResult, trained_on: Set[str]) -> pa.Table:

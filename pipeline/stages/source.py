@@ -97,19 +97,17 @@ def cells(arrays: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> dict[s
 
 def arrays_of(row: pa.Table, kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
     """Return the flat arrays of one row of ``cells``."""
-    return {name: row[name].chunk(0).flatten().to_numpy(zero_copy_only=False) for name in kinds}
+    return {name: row[name].chunk(0).values.to_numpy(zero_copy_only=False) for name in kinds}
 
 
-def on_actors(
-    data: Dataset, actor: type, arguments: tuple[Any, ...], workers: int, n_gpus: int, together: int | None = None
-) -> Dataset:
-    """Send whole rows, ``together`` at a time or as they come, through a pool of actors, one a GPU if there are any."""
+def on_actors(data: Dataset, actor: type, arguments: tuple[Any, ...], workers: int, n_gpus: int) -> Dataset:
+    """Send whole rows through a pool of actors, one a GPU where there are any."""
     from ray.data import ActorPoolStrategy
 
     return data.map_batches(
         actor,
         fn_constructor_args=arguments,
-        batch_size=together,
+        batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=1,
