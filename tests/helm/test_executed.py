@@ -147,13 +147,26 @@ class _ray:  # noqa: N801 (used as a function)
         self.worker_cpus = int(worker["resources"]["limits"]["cpu"])
 
     def __enter__(self) -> str:
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": self.head_cpus, "include_dashboard": False}
-        )
-        self.cluster.add_node(num_cpus=self.worker_cpus)
-        return str(self.cluster.address)
+        """Start it in a process of its own: Ray reads its token once a process, and tests before used Ray in ours."""
+        command = [sys.executable, "-c", _CLUSTER, str(self.head_cpus), str(self.worker_cpus)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        address = self.process.stdout.readline().strip()
+        assert address, "Ray's nodes did not start"
+        return address
 
     def __exit__(self, *error: object) -> None:
-        self.cluster.shutdown()
+        self.process.communicate(timeout=60)
+
+
+_CLUSTER = """
+import sys
+
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[1]), "include_dashboard": False})
+cluster.add_node(num_cpus=int(sys.argv[2]))
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
