@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks._anomaly_sky import Part
+from models.basis import square_of_pairs
 from models.grid import N_OBSERVED, RestGrid
 from models.rebin import place, rebin, take
 
@@ -165,8 +166,4 @@ def _triangle(n: int) -> tuple[Tensor, Tensor]:
 
 
 def _square(values_XP: Tensor, n: int) -> Tensor:
-    first, second = _triangle(n)
-    out = torch.empty(len(values_XP), n, n)
-    out[:, first, second] = values_XP
-    out[:, second, first] = values_XP
-    return out
+    return values_XP.index_select(1, square_of_pairs(n, values_XP.device)).view(-1, n, n)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import chain
 from statistics import median
 
-import httpx
+import httpx2
 import numpy as np
 
 RUNS = 5
@@ -39,7 +39,7 @@ def requests(row: dict[str, str], rng: random.Random) -> Iterator[tuple[str, str
 
 
 async def user(
-    number: int, client: httpx.AsyncClient, row: dict[str, str], end: float, found: dict[str, list[float]]
+    number: int, client: httpx2.AsyncClient, row: dict[str, str], end: float, found: dict[str, list[float]]
 ) -> int:
     """Ask until the end; return how many answers were no success."""
     rng, failed = random.Random(number), 0
@@ -57,8 +57,8 @@ async def user(
 async def run(address: str, users: int, seconds: float) -> tuple[dict[str, list[float]], int]:
     """Let all users ask; return milliseconds by kind of request, and the number of failures."""
     found: dict[str, list[float]] = defaultdict(list)
-    limits = httpx.Limits(max_connections=users)
-    async with httpx.AsyncClient(base_url=address, timeout=30, limits=limits) as client:
+    limits = httpx2.Limits(max_connections=users)
+    async with httpx2.AsyncClient(base_url=address, timeout=30, limits=limits) as client:
         rows = (await client.get(f"/v1/anomalies?limit={users}")).json()["rows"]
         end = time.monotonic() + seconds
         failed = await asyncio.gather(*(user(i, client, rows[i % len(rows)], end, found) for i in range(users)))
@@ -88,9 +88,9 @@ def measure(address: str, users: int, seconds: float) -> None:
     """Print the table."""
     for _ in range(240):
         try:
-            if httpx.get(f"{address}/ready", timeout=30).status_code == 200:
+            if httpx2.get(f"{address}/ready", timeout=30).status_code == 200:
                 break
-        except httpx.TransportError:
+        except httpx2.TransportError:
             time.sleep(0.25)
     asyncio.run(run(address, users, 3.0))  # warm
     runs = [asyncio.run(run(address, users, seconds)) for _ in range(RUNS)]

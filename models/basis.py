@@ -76,7 +76,7 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
     n_terms = n_basis + 1
     each = len(mean_R) // len(pairs_RP)
     normal_BP = (weight_BR.view(len(weight_BR), -1, each).sum(2) if each > 1 else weight_BR) @ pairs_RP
-    normal_BJJ = normal_BP.index_select(1, _square(n_terms, flux_BR.device)).view(-1, n_terms, n_terms)
+    normal_BJJ = normal_BP.index_select(1, square_of_pairs(n_terms, flux_BR.device)).view(-1, n_terms, n_terms)
     with_mean_B, with_basis_BK = weighted_BR @ mean_R, weighted_BR @ basis_RK
     mean_mean_B, mean_basis_BK, basis_BKK = normal_BJJ[:, 0, 0], normal_BJJ[:, 0, 1:], normal_BJJ[:, 1:, 1:]
     eye = torch.eye(n_basis, device=flux_BR.device)
@@ -92,7 +92,7 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
 
 
 @lru_cache(maxsize=8)
-def _square(n_terms: int, device: torch.device) -> Tensor:
+def square_of_pairs(n_terms: int, device: torch.device) -> Tensor:
     """Where each element of a symmetric matrix, row by row, is among the pairs of its upper triangle."""
     first, second = torch.triu_indices(n_terms, n_terms, device=device)
     pair_JJ = torch.empty(n_terms, n_terms, dtype=torch.int64, device=device)

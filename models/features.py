@@ -15,6 +15,7 @@ from models.vae import CLIP, Prepared
 
 FINE = 8  # bins of an observed-frame block
 TINY = 1e-20
+N_CONDITIONS = N_CONTEXT = 4  # last columns of the features: the context's, then the conditions'
 
 
 def compressed(values: Tensor) -> Tensor:
@@ -70,7 +71,8 @@ def conditions(spectra: Prepared, redshift_B: Tensor) -> Tensor:
 
 def embedded(features_BF: Tensor, n_latent: int) -> tuple[Tensor, Tensor]:
     """Return the embeddings [B, D] and conditions [B, 4] that are the last of all features but for the context."""
-    return features_BF[:, -8 - n_latent : -8].float(), features_BF[:, -4:].float()
+    end = -N_CONTEXT - N_CONDITIONS
+    return features_BF[:, end - n_latent : end].float(), features_BF[:, -N_CONDITIONS:].float()
 
 
 def context_features(spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
 from models.density import Flow
 from models.detector import Detector, Kind
-from models.features import conditions, embedded
+from models.features import N_CONDITIONS, conditions, embedded
 from models.filters import ModelError
 from models.grid import N_OBSERVED
 from models.losses import divergence, misfit
@@ -247,7 +247,7 @@ def finish(
 
     Args:
         state: after its last segment.
-        training: spectra whose latents give the density.
+        training: spectra whose latents give the density where there are no examples.
         validation: spectra, none of them trained on, that give the model's own error.
         provenance: plain JSON values kept with the model.
         examples: given the model so far, makes spectra with and without departures for the detector to learn from.
@@ -257,7 +257,6 @@ def finish(
     if state.best:
         vae.load_state_dict(state.best)
     cpu = torch.device("cpu")
-    density = _density(vae, training.to(cpu), state.config.seed)
     with torch.no_grad():
         pieces = [
             (*residuals(group, model), group.weight_BO, group.offset_B)
@@ -265,8 +264,11 @@ def finish(
         ]
         weighted, level, weight, offset = (torch.cat(part) for part in zip(*pieces, strict=True))
         error = ModelError.estimate(weighted, weight, level, offset, vae.grid.n_rest)
+    density = Flow(vae.config.latent, N_CONDITIONS)
     model = TrainedModel(vae, density, error, Sky.none(), Detector.none(), provenance, state.history)
-    if examples is not None:
+    if examples is None:
+        model.density = _density(vae, training.to(cpu), state.config.seed)
+    else:
         _learn(model, examples(model), kinds, state.config.seed)
     return model
 
@@ -283,8 +285,8 @@ def _density(vae: VAE, training: Prepared, seed: int) -> Flow:
 def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind, ...], seed: int) -> None:
     """Give a model its sky, from the first examples, and what is learned from all of them.
 
-    The density is learned anew from the ordinary ones, some of which are damaged: without those it would take what an
-    arm's absence does to an embedding for the rarest of all.
+    The density is learned from the ordinary ones, some of which are damaged: without those it would take what an arm's
+    absence does to an embedding for the rarest of all.
     """
     seen: list[tuple[Tensor, Tensor]] = []
     for flux, ivar, z, label_N in examples:

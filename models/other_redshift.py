@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.basis import pairs
 from models.grid import FIRST_WAVELENGTH, N_NATIVE, N_OBSERVED, PIXEL, STEP, RestGrid
-from models.redshift import COARSE, LEVEL_PRECISION, REACH, TERMS, gaussian_evidence, top_of_parabola
+from models.redshift import COARSE, REACH, TERMS, evidence_of, top_of_parabola
 from models.vae import VAE, Prepared
 
 APART = REACH + COARSE  # bins, 4,400 km/s: nearer redshifts are a slip of the catalogued one
@@ -117,21 +118,11 @@ class _Cells:
         wider_SBC.addcmul_(self.share_BC, tables.scatter_SC2[:, None, :, 1])
         weight_SBC = self.weight_BC / wider_SBC
         pull_SBC = weight_SBC * self.flux_BC
-        normal_PN = (weight_SBC @ tables.pairs_SCP).flatten(0, 1).T
-        right_JN = (pull_SBC @ tables.terms_SCJ).flatten(0, 1).T.contiguous()
+        pairs_SBP, right_SBJ = weight_SBC @ tables.pairs_SCP, pull_SBC @ tables.terms_SCJ
         third = CELLS // 3  # a logarithm takes as long as all else: one of three factors
         wider_SBT = (wider_SBC[:, :, :third] * wider_SBC[:, :, third : 2 * third]).mul_(wider_SBC[:, :, 2 * third :])
         alone_SB = -0.5 * (wider_SBT.log_().sum(2) + pull_SBC.mul_(self.flux_BC).sum(2))
-        n_terms = len(right_JN)
-        first, second = torch.triu_indices(n_terms, n_terms, device=right_JN.device)
-        normal_JJN = right_JN.new_empty(n_terms, *right_JN.shape)
-        normal_JJN[first, second] = normal_PN
-        normal_JJN[second, first] = normal_PN
-        prior_J = right_JN.new_ones(n_terms)
-        prior_J[0] = LEVEL_PRECISION
-        normal_JJN.diagonal(dim1=0, dim2=1).add_(prior_J)
-        right_JN[0] += LEVEL_PRECISION
-        return gaussian_evidence(normal_JJN, right_JN).view(alone_SB.shape) + alone_SB
+        return evidence_of(pairs_SBP.flatten(0, 1), right_SBJ.flatten(0, 1)).view(alone_SB.shape) + alone_SB
 
 
 @dataclass
@@ -153,9 +144,8 @@ class _Tables:
             table.view(-1, COARSE, table.shape[1]).mean(1)
             for table in (terms_RJ, torch.cat([whole_R1, vae.scatter_R[:, None]], 1))
         )
-        first, second = torch.triu_indices(terms.shape[1], terms.shape[1], device=terms.device)
         n_places = vae.grid.max_shift // COARSE + 1
-        tables = (terms, terms[:, first] * terms[:, second], scatter)
+        tables = (terms, pairs(terms[:, 0], terms[:, 1:]), scatter)
         return cls(*(table.unfold(0, CELLS, 1)[:n_places].transpose(1, 2) for table in tables))
 
     def part(self, places: slice) -> _Tables:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.basis import pairs, square_of_pairs
 from models.grid import BIN_KMS, N_OBSERVED
 from models.rebin import place
 
@@ -37,13 +38,10 @@ class Scan:
     def of(cls, mean_R: Tensor, basis_RK: Tensor, scatter_R: Tensor) -> Scan:
         """Return the tables of a linear model whose components come in order of light."""
         terms_RJ = torch.cat([mean_R[:, None], basis_RK[:, :TERMS]], 1)
-        first, second = torch.triu_indices(terms_RJ.shape[1], terms_RJ.shape[1], device=mean_R.device)
+        coarse = (terms_RJ.view(-1, COARSE, terms_RJ.shape[1]).mean(1), pairs(mean_R, basis_RK[:, :TERMS], COARSE))
         margin = 4 * REACH // COARSE
-        tables = []
-        for table in (terms_RJ, terms_RJ[:, first] * terms_RJ[:, second]):
-            coarse = table.view(-1, COARSE, table.shape[1]).mean(1)
-            tables.append(torch.nn.functional.pad(coarse, (0, 0, margin, margin)))
-        return cls(tables[0], tables[1], scatter_R, margin)
+        terms_CJ, pairs_CP = (torch.nn.functional.pad(table, (0, 0, margin, margin)) for table in coarse)
+        return cls(terms_CJ, pairs_CP, scatter_R, margin)
 
     def shifts(self, flux_BO: Tensor, weight_BO: Tensor, offset_B: Tensor) -> Tensor:
         """Return the bins to add to each offset, int64 [B], within the grid.
@@ -66,28 +64,36 @@ class Scan:
 
     def _evidence(self, pull_BC: Tensor, weight_BC: Tensor, low: int) -> Tensor:
         """Return the log evidence of each shift, [B, S]."""
-        n_terms, n_coarse = self.terms_CJ.shape[1], pull_BC.shape[1]
-        first, second = torch.triu_indices(n_terms, n_terms, device=pull_BC.device)
-        normal_JJN = pull_BC.new_empty(n_terms, n_terms, len(SHIFTS) * len(pull_BC))
+        n_coarse = pull_BC.shape[1]
         right_NJ, pairs_NP = [], []
         for shift in SHIFTS:
             start = self.margin + (low + shift) // COARSE
             right_NJ.append(pull_BC @ self.terms_CJ[start : start + n_coarse])
             pairs_NP.append(weight_BC @ self.pairs_CP[start : start + n_coarse])
-        normal_PN = torch.cat(pairs_NP).T
-        normal_JJN[first, second] = normal_PN
-        normal_JJN[second, first] = normal_PN
-        prior_J = pull_BC.new_ones(n_terms)
-        prior_J[0] = LEVEL_PRECISION
-        normal_JJN.diagonal(dim1=0, dim2=1).add_(prior_J)
-        right_JN = torch.cat(right_NJ).T.contiguous()
-        right_JN[0] += LEVEL_PRECISION
         shift_S = torch.tensor(SHIFTS, device=pull_BC.device)
         prior_S = -1.5 * torch.log1p(torch.square(shift_S * BIN_KMS / USUAL))
-        return gaussian_evidence(normal_JJN, right_JN).view(len(SHIFTS), -1).T + prior_S
+        return evidence_of(torch.cat(pairs_NP), torch.cat(right_NJ)).view(len(SHIFTS), -1).T + prior_S
 
 
-def gaussian_evidence(normal_JJN: Tensor, right_JN: Tensor) -> Tensor:
+def evidence_of(pairs_NP: Tensor, right_NJ: Tensor) -> Tensor:
+    """Return what mean and leading components gain in log evidence under their priors, [N].
+
+    Args:
+        pairs_NP: weighted sums of the products of all pairs of terms, the mean first.
+        right_NJ: weighted sums of the flux times each term.
+    """
+    n_terms = right_NJ.shape[1]
+    square = square_of_pairs(n_terms, right_NJ.device)
+    normal_JJN = pairs_NP.T.index_select(0, square).view(n_terms, n_terms, -1)
+    prior_J = right_NJ.new_ones(n_terms)
+    prior_J[0] = LEVEL_PRECISION
+    normal_JJN.diagonal(dim1=0, dim2=1).add_(prior_J)
+    right_JN = right_NJ.T.contiguous()
+    right_JN[0] += LEVEL_PRECISION
+    return _gaussian_evidence(normal_JJN, right_JN)
+
+
+def _gaussian_evidence(normal_JJN: Tensor, right_JN: Tensor) -> Tensor:
     """Return ½ bᵀA⁻¹b − ½ log det A of many small systems, [N], by elimination on all of them at once, in place."""
     total_N = torch.zeros_like(right_JN[0])
     for j in range(len(right_JN)):

@@ -65,7 +65,8 @@ def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") 
             f"{path}: no column {wanted} to match by; it has {', '.join(table.colnames[:12])}", "bad_catalog"
         )
     ours = reader.rows(_OURS)
-    if identity and by != "position":
+    by_identity = bool(identity) and by != "position"
+    if by_identity:
         here, there = _by_targetid(ours, _integers(table, identity, path))
         how = f"by {identity}"
     else:
@@ -74,7 +75,7 @@ def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") 
     layout = next((name for name, (needs, _) in LAYOUTS.items() if all(one in names for one in needs)), "")
     kept = [names[one] for one in LAYOUTS[layout][1] if one in names] if layout else _plain(table)
     rows = ours.take(pa.array(here))
-    if not (identity and by != "position"):
+    if not by_identity:
         rows = rows.append_column("sky_distance", pa.array(apart * 3600.0))
     for name in kept:
         rows = rows.append_column(f"file_{name.lower()}", _arrow(table[name][there]))

@@ -10,6 +10,7 @@ from models import other_redshift
 from models.config import FitConfig, VAEConfig
 from models.fit import FitState, begin
 from models.other_redshift import FAR_BETTER, confusion, evidence, other_redshifts
+from models.redshift import LEVEL_PRECISION
 from models.trained import load_spectra
 from models.vae import VAE
 from tests.models.synthetic import Quasars, make_quasars
@@ -66,7 +67,7 @@ def test_evidence_is_the_gaussian_density_of_the_cells(
     for place in range(0, found.shape[1], 40):
         terms, scatter = tables.terms_SCJ[place].double(), tables.scatter_SC2[place].double()
         prior = torch.ones(terms.shape[1], dtype=torch.float64)
-        prior[0] = 1 / other_redshift.LEVEL_PRECISION
+        prior[0] = 1 / LEVEL_PRECISION
         for row in range(3):
             weight, share = cells.weight_BC[row].double(), cells.share_BC[row].double()
             known = weight > 0
