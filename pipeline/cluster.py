@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import termination
 from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, one_line
+from pipeline.logs import LOGGER
 
 # Set by the chart on the driver's pod: what all worker groups can grow to, and the CPUs of their largest pod.
 MAX_CPUS, MAX_GPUS, NODE_CPUS = "SKYSIFT_MAX_CPUS", "SKYSIFT_MAX_GPUS", "SKYSIFT_NODE_CPUS"
@@ -42,6 +43,7 @@ def connected(config: Config) -> Iterator[dict[str, float]]:
             raise StoreError(f"Ray {where} did not start or answer: {one_line(error)}; check ray.address") from error
         termination.renew()
         _quiet()
+        _log_reports()
         try:
             yield _resources()
         finally:
@@ -155,3 +157,17 @@ def _quiet() -> None:
     context.execution_options.verbose_progress = False
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _log_reports() -> None:
+    """Log what Ray's daemons report, such as a task tried again or a worker killed for memory.
+
+    Ray prints it bare on standard output, whatever its settings; a test notices a Ray that does it otherwise.
+    """
+    from ray._private import worker
+
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for lines in data["lines"]:
+            logging.getLogger(f"{LOGGER}.ray").warning(" ".join(lines.split()))
+
+    worker.print_to_stdstream = log

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +61,33 @@ def test_plain_lines_for_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     logs.say("hello")
     logs.chunks("ingest", [Outcome("c1", "done", 5, 5, 0)])
     assert capsys.readouterr() == ("hello\n", "")
+
+
+REPORTED = """
+import sys, time
+from pipeline import cluster, logs
+from pipeline.config import Config, StoresConfig
+
+logs.configure()
+logs.bind(run="r")
+with cluster.connected(Config(stores=StoresConfig(workspace=sys.argv[1]))):
+    import ray
+    from ray._private.utils import publish_error_to_driver
+
+    for number in range(20):
+        publish_error_to_driver("report", f"a worker died\\n twice {number}", ray._private.worker.global_worker.gcs_client)
+        time.sleep(0.1)
+    time.sleep(1)
+"""
+
+
+def test_reports_of_rays_daemons_are_lines_of_ours(tmp_path: Path) -> None:
+    """In a process of its own, as this one's Ray belongs to other tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", REPORTED, str(tmp_path)],
+        capture_output=True, text=True, env=os.environ | {"SKYSIFT_LOG_FORMAT": "json"}, timeout=200, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert events
+    assert all(event["message"].startswith("a worker died twice") and event["run"] == "r" for event in events)
