@@ -71,11 +71,11 @@ from pipeline.config import Config, StoresConfig
 logs.configure()
 logs.bind(run="r")
 with cluster.connected(Config(stores=StoresConfig(workspace=sys.argv[1]))):
-    import ray
     from ray._private.utils import publish_error_to_driver
+    from ray._private.worker import global_worker
 
     for number in range(20):
-        publish_error_to_driver("report", f"a worker died\\n twice {number}", ray._private.worker.global_worker.gcs_client)
+        publish_error_to_driver("report", f"a worker died\\n twice {number}", global_worker.gcs_client)
         time.sleep(0.1)
     time.sleep(1)
 """
