@@ -26,7 +26,7 @@ from models.vae import VAE, Prepared
 from pipeline.injection.examples import KINDS, Sample, examples
 from pipeline.significance import Calibrated, calibrate_scores
 from pipeline.stages.calibrate import COMPONENTS
-from pipeline.training import HOSTS, departures_a_spectrum
+from pipeline.training import DEPARTURES, HOSTS, makers
 
 Table = dict[str, NDArray[Any]]
 
@@ -99,7 +99,7 @@ def _examples(train: Part, seed: int, seen: Seen, model: TrainedModel) -> Iterat
         for rows in np.split(np.sort(hosts), range(SAMPLE, len(hosts), SAMPLE))
         for z in [np.clip(train.column("z")[rows].astype(np.float64), 0.0, model.vae.config.z_max)]
     )
-    for one in examples(model, samples, departures_a_spectrum(len(hosts)), seed):
+    for one in examples(model, samples, DEPARTURES, seed, makers(DEPARTURES * len(hosts))):
         yield one
         seen.append((features(model, *one[:3]).half(), one[3]))  # once the model knows what the detector's will
 

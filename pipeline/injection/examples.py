@@ -19,9 +19,8 @@ from models.fit import Examples
 from models.trained import TrainedModel
 from pipeline.injection import damage
 from pipeline.injection.departures import ARTEFACT, CLASSES
-from pipeline.injection.hosts import inject
+from pipeline.injection.parallel import Batch, injected
 from pipeline.injection.scoring import hosts_of, yardstick
-from pipeline.simulate.anomalies import log_uniform
 
 Flux = NDArray[np.float32]
 
@@ -52,7 +51,9 @@ class Sample:
     snr_B: Flux
 
 
-def examples(model: TrainedModel, samples: Iterable[Sample], per_spectrum: float, seed: int) -> Iterator[Examples]:
+def examples(
+    model: TrainedModel, samples: Iterable[Sample], per_spectrum: int, seed: int, processes: int = 1
+) -> Iterator[Examples]:
     """Yield flux, ivar, redshifts and labels: every sample as it is, then with departures of all kinds.
 
     Args:
@@ -60,24 +61,25 @@ def examples(model: TrainedModel, samples: Iterable[Sample], per_spectrum: float
         samples: spectra trained on.
         per_spectrum: departures made for each of them.
         seed: decides everything.
+        processes: that make departures; the examples are the same with any number.
     """
-    measure = yardstick(model)
-    turn = 0
-    for number, sample in enumerate(samples):
-        rng = np.random.default_rng([seed, number])
-        hosts = hosts_of(model, sample.flux_BL, sample.ivar_BL, sample.z_B, sample.snr_B)
-        made, labels = [], []
-        for _ in range(round(per_spectrum * len(hosts))):
-            label, turn = turn % len(KINDS), turn + 1
-            strength = log_uniform(rng, *SIGNIFICANCE)
-            one = inject(rng, KINDS[label].name, strength, hosts, measure, model.vae.config.z_max)
-            if one is not None:
-                made.append(one)
-                labels.append(1 + label)
+    batches = _batches(model, samples, per_spectrum, seed)
+    for batch, made in injected(batches, yardstick(model), SIGNIFICANCE, model.vae.config.z_max, processes):
+        rng = np.random.default_rng([*batch.seed, 1])
+        hosts = batch.hosts
         yield _damaged(rng, hosts.flux_BL, hosts.ivar_BL, hosts.z_B, np.zeros(len(hosts), np.int64))
         if made:
-            flux, ivar = (np.stack([getattr(one, name) for one in made]) for name in ("flux_L", "ivar_L"))
-            yield _damaged(rng, flux, ivar, np.array([one.z for one in made]), np.array(labels))
+            flux, ivar = (np.stack([getattr(one, name) for _, one in made]) for name in ("flux_L", "ivar_L"))
+            labels = np.array([1 + index for index, _ in made])
+            yield _damaged(rng, flux, ivar, np.array([one.z for _, one in made]), labels)
+
+
+def _batches(model: TrainedModel, samples: Iterable[Sample], per_spectrum: int, seed: int) -> Iterator[Batch]:
+    turn = 0
+    for number, sample in enumerate(samples):
+        hosts = hosts_of(model, sample.flux_BL, sample.ivar_BL, sample.z_B, sample.snr_B)
+        yield Batch(hosts, turn, per_spectrum * len(hosts), (seed, number))
+        turn += per_spectrum * len(hosts)
 
 
 def _damaged(
