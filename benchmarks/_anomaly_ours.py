@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks._anomaly_baselines import FITTED, LATENT_SAMPLE, SCORED, Bench, Scores, isolation
 from benchmarks._anomaly_sky import Part
-from benchmarks._anomaly_variants import Variant, changed, forward_of, load, save
+from benchmarks._anomaly_variants import Variant, changed, exchanged, forward_of, load, save
+from models import fit
 from models.fit import Examples, FitState, begin, finish, judge, train_segment, validate
 from models.scores import features, score
 from models.trained import TrainedModel, load_spectra, refined
@@ -29,8 +30,6 @@ from pipeline.stages.calibrate import COMPONENTS
 from pipeline.training import DEPARTURES, HOSTS, makers
 
 Table = dict[str, NDArray[Any]]
-
-Seen = list[tuple[torch.Tensor, torch.Tensor]]  # features and labels of examples
 
 OURS = "skysift"
 EXAMPLES = "examples.npz"  # what the detector learned from, beside the model
@@ -44,16 +43,18 @@ def model_of(bench: Bench, variant: Variant, redo: bool = False) -> TrainedModel
     home = bench.folder / "models" / variant.name
     if redo or not (home / "seconds.txt").is_file():
         started = time.perf_counter()
-        seen: Seen = []
-        with changed(variant):
-            model = _fitted(bench, variant, seen)
+        seen: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+
+        def noted(*spectra: Any) -> torch.Tensor:
+            seen.append(features(*spectra).half())
+            return seen[-1]
+
+        with changed(variant), exchanged(fit, "features", noted):
+            model = _fitted(bench, variant, labels)
         save(model, home)
         if seen:
-            examples_N = {
-                "features": torch.cat([one[0] for one in seen]).numpy(),
-                "label": torch.cat([one[1] for one in seen]),
-            }
-            np.savez(home / EXAMPLES, **examples_N)
+            np.savez(home / EXAMPLES, features=torch.cat(seen).numpy(), label=torch.cat(labels).numpy())
         (home / "seconds.txt").write_text(f"{time.perf_counter() - started:.1f}\n", encoding="utf-8")
     return load(home)
 
@@ -63,7 +64,7 @@ def seconds_of(bench: Bench, variant: Variant) -> float:
     return float((bench.folder / "models" / variant.name / "seconds.txt").read_text(encoding="utf-8"))
 
 
-def _fitted(bench: Bench, variant: Variant, seen: Seen) -> TrainedModel:
+def _fitted(bench: Bench, variant: Variant, labels: list[torch.Tensor]) -> TrainedModel:
     train = bench.part("train")
     n_train = len(train.flux)
     parts = max(1, -(-n_train // SEGMENT))
@@ -87,12 +88,12 @@ def _fitted(bench: Bench, variant: Variant, seen: Seen) -> TrainedModel:
     provenance = {"split": {}, "data_hash": variant.name, "n_train": n_train}
     if not variant.special.detector:
         return finish(state, segment, judges, provenance)
-    examples_ = partial(_examples, train, variant.fit.seed, seen)
+    examples_ = partial(_examples, train, variant.fit.seed, labels)
     return finish(state, segment, judges, provenance, examples_, KINDS)
 
 
-def _examples(train: Part, seed: int, seen: Seen, model: TrainedModel) -> Iterator[Examples]:
-    """What the detector learns from, as ``pipeline.training`` makes it; its features and labels are noted down."""
+def _examples(train: Part, seed: int, labels: list[torch.Tensor], model: TrainedModel) -> Iterator[Examples]:
+    """What the detector learns from, as ``pipeline.training`` makes it; the labels are noted down."""
     hosts = np.random.default_rng(seed).permutation(len(train.flux))[:HOSTS]
     samples = (
         Sample(np.array(train.flux[rows]), np.array(train.ivar[rows]), z, train.column("snr")[rows])
@@ -100,8 +101,8 @@ def _examples(train: Part, seed: int, seen: Seen, model: TrainedModel) -> Iterat
         for z in [np.clip(train.column("z")[rows].astype(np.float64), 0.0, model.vae.config.z_max)]
     )
     for one in examples(model, samples, DEPARTURES, seed, makers(DEPARTURES * len(hosts))):
+        labels.append(one[3])
         yield one
-        seen.append((features(model, *one[:3]).half(), one[3]))  # once the model knows what the detector's will
 
 
 def _prepared(vae: VAE, part: Part, rows: NDArray[np.int64]) -> Prepared:

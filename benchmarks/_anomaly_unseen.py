@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 LEARNED = ("detection", "blend", "instrument", "redshift_gain")  # raw scores that are the detector's
 BATCH = 512
+SHOWN = 0.5  # of the product's examples, to spare time: five detectors are fitted
 GROUPS = (  # classes that look alike
     ("extra_bump", "odd_line", "cosmic_ray", "spike_5600", "fiber_group"),
     ("absorber_swarm", "felobal", "absorption_8600", "dip_4400", "supernova"),
@@ -83,7 +84,7 @@ def _depth(score: Array, normals: Array) -> Array:
 
 
 def _detector(bench: Bench, variant: Variant, group: tuple[str, ...]) -> Detector:
-    """Fit a detector to the examples without a group's."""
+    """Fit a detector to examples without a group's."""
     model = model_of(bench, variant)
     with np.load(bench.folder / "models" / variant.name / EXAMPLES) as kept:
         features_NF, label_N = torch.from_numpy(kept["features"]), torch.from_numpy(kept["label"])
@@ -93,7 +94,7 @@ def _detector(bench: Bench, variant: Variant, group: tuple[str, ...]) -> Detecto
     new[0] = 0
     new[1 + torch.tensor(known)] = torch.arange(1, 1 + len(known))
     label_N = new[label_N]
-    kept_N = label_N >= 0
+    kept_N = (label_N >= 0) & (torch.rand(len(label_N), generator=torch.Generator().manual_seed(0)) < SHOWN)
     features_NF, label_N = features_NF[kept_N], label_N[kept_N]
     return Detector.fit(features_NF, label_N, tuple(kinds[i] for i in known), variant.fit.seed)
 

@@ -84,19 +84,20 @@ def changed(variant: Variant) -> Iterator[None]:
     special = variant.special
     with ExitStack() as stack:
         if special.encoder == "observed":
-            stack.enter_context(_exchanged(fit, "VAE", ObservedVAE))
+            stack.enter_context(exchanged(fit, "VAE", ObservedVAE))
         if not special.robust:
             for module, name, value in ((fit, "misfit", half_chi2), (vae, "misfit", half_chi2),
                                         (basis, "OUTLIER", math.inf)):  # fmt: skip
-                stack.enter_context(_exchanged(module, name, value))
+                stack.enter_context(exchanged(module, name, value))
         if special.free_bits > 0:
             free = FreeBits(special.free_bits)
-            stack.enter_context(_exchanged(vae, "divergence", free))
+            stack.enter_context(exchanged(vae, "divergence", free))
         yield
 
 
 @contextmanager
-def _exchanged(module: ModuleType, name: str, value: object) -> Iterator[None]:
+def exchanged(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Put ``value`` in the place of a module's name, for as long as the context lasts."""
     kept = getattr(module, name)
     setattr(module, name, value)
     try:
