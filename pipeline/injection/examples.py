@@ -64,14 +64,19 @@ def examples(
         processes: that make departures; the examples are the same with any number.
     """
     batches = _batches(model, samples, per_spectrum, seed)
-    for batch, made in injected(batches, yardstick(model), SIGNIFICANCE, model.vae.config.z_max, processes):
-        rng = np.random.default_rng([*batch.seed, 1])
-        hosts = batch.hosts
-        yield _damaged(rng, hosts.flux_BL, hosts.ivar_BL, hosts.z_B, np.zeros(len(hosts), np.int64))
-        if made:
-            flux, ivar = (np.stack([getattr(one, name) for _, one in made]) for name in ("flux_L", "ivar_L"))
-            labels = np.array([1 + index for index, _ in made])
-            yield _damaged(rng, flux, ivar, np.array([one.z for _, one in made]), labels)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if processes > 1 else threads)  # what scores the examples would wait for busy CPUs
+    try:
+        for batch, made in injected(batches, yardstick(model), SIGNIFICANCE, model.vae.config.z_max, processes):
+            rng = np.random.default_rng([*batch.seed, 1])
+            hosts = batch.hosts
+            yield _damaged(rng, hosts.flux_BL, hosts.ivar_BL, hosts.z_B, np.zeros(len(hosts), np.int64))
+            if made:
+                flux, ivar = (np.stack([getattr(one, name) for _, one in made]) for name in ("flux_L", "ivar_L"))
+                labels = np.array([1 + index for index, _ in made])
+                yield _damaged(rng, flux, ivar, np.array([one.z for _, one in made]), labels)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _batches(model: TrainedModel, samples: Iterable[Sample], per_spectrum: int, seed: int) -> Iterator[Batch]:
