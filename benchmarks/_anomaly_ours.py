@@ -27,7 +27,7 @@ from models.vae import VAE, Prepared
 from pipeline.injection.examples import KINDS, Sample, examples
 from pipeline.significance import Calibrated, calibrate_scores
 from pipeline.stages.calibrate import COMPONENTS
-from pipeline.training import DEPARTURES, HOSTS, makers
+from pipeline.training import HOSTS, departures_a_spectrum, makers
 
 Table = dict[str, NDArray[Any]]
 
@@ -100,7 +100,8 @@ def _examples(train: Part, seed: int, labels: list[torch.Tensor], model: Trained
         for rows in np.split(np.sort(hosts), range(SAMPLE, len(hosts), SAMPLE))
         for z in [np.clip(train.column("z")[rows].astype(np.float64), 0.0, model.vae.config.z_max)]
     )
-    for one in examples(model, samples, DEPARTURES, seed, makers(DEPARTURES * len(hosts))):
+    each = departures_a_spectrum(len(hosts))
+    for one in examples(model, samples, each, seed, makers(each * len(hosts))):
         labels.append(one[3])
         yield one
 

@@ -18,6 +18,7 @@ EPOCHS = 14
 BATCH = 256
 PEAK_RATE = 2e-3
 WEIGHT_DECAY = 2e-2
+PART = 16_384  # examples taken at a time
 HELD = 8.0  # σ of a feature, beyond which it counts no further
 ODD = 0.05  # share of the ordinary examples that may be of the kinds themselves; half or twice as many do as well
 LOWEST = -30.0  # log odds where nothing has been learned
@@ -91,8 +92,9 @@ class Detector(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             detector = cls(kinds, features_NF.shape[1]).to(features_NF.device)
-            detector.centre_F.copy_(features_NF.float().mean(0))
-            detector.scale_F.copy_(features_NF.float().std(0).clamp(min=1e-3))
+            centre_F, scale_F = _moments(features_NF)
+            detector.centre_F.copy_(centre_F)
+            detector.scale_F.copy_(scale_F.clamp(min=1e-3))
             count_K = torch.bincount(label_N, minlength=1 + len(kinds)).clamp(min=1).log()
             detector.prior_C.copy_(count_K[1:] - count_K[0])
             mislabelled = _mislabelled(label_N)
@@ -117,6 +119,14 @@ def _layers(n_features: int, n_out: int) -> list[nn.Module]:
     for wide, narrow, drop in zip(sizes[:-1], HIDDEN, DROPOUT, strict=True):
         layers += [nn.Linear(wide, narrow), nn.SiLU(), nn.Dropout(drop)]
     return [*layers, nn.Linear(sizes[-1], n_out)]
+
+
+def _moments(features_NF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means and standard deviations, [F] each; the features are many and stay as narrow as they are."""
+    parts = features_NF.split(PART)
+    mean_F = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(features_NF)
+    square_F = torch.stack([torch.square(part.double() - mean_F).sum(0) for part in parts]).sum(0)
+    return mean_F, (square_F / max(len(features_NF) - 1, 1)).sqrt()
 
 
 def _mislabelled(label_N: Tensor) -> float:

@@ -294,6 +294,7 @@ def _learn(model: TrainedModel, examples: Iterable[Examples], kinds: tuple[Kind,
             model.sky = Sky.of(torch.as_tensor(ivar))
         seen.append((features(model, flux, ivar, z).half(), label_N))
     features_NF, label_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    seen.clear()
     model.density = Flow.fit(*embedded(features_NF[label_N == 0], model.vae.config.latent), seed)
     if kinds:
         model.detector = Detector.fit(features_NF, label_N, kinds, seed)

@@ -28,7 +28,9 @@ from pipeline.stores.objects import ObjectStore
 SEGMENT = 16_384  # training spectra a segment holds at most, over all workers; in memory 17 kB each
 VALIDATION = 4_096  # spectra that judge each segment, at most
 HOSTS = 48_000  # training spectra that departures are put into for the detector, about
-DEPARTURES = 6  # put into each of them, one at a time; recall still grew from three to six
+USUAL_A_SPECTRUM = 3.0  # departures; six gave no more than three, two less
+FEWEST_A_KIND = 60  # departures of each kind, if need be several in one spectrum,
+MOST_A_SPECTRUM = 6.0  # but not more
 WORTH_PROCESSES = 6_000  # departures; a process takes seconds to start and makes hundreds a second
 READERS = 4  # shards read at once by a worker
 COLUMNS = ("spectrum_id", "ra", "dec", "z", "quality", "flux", "ivar")
@@ -233,11 +235,17 @@ def _examples(plan: Plan, objects: ObjectStore, model: TrainedModel) -> Iterator
     """What the detector learns from: training spectra, without and with departures."""
     shards = _until(plan.train, lambda shard: shard.n_train, HOSTS)
     count = sum(shard.n_train for shard in shards)
+    each = departures_a_spectrum(count)
     samples = _samples(plan, objects, model, shards)
-    return examples(model, samples, DEPARTURES, plan.fit.seed, makers(DEPARTURES * count))
+    return examples(model, samples, each, plan.fit.seed, makers(each * count))
 
 
-def makers(departures: int) -> int:
+def departures_a_spectrum(hosts: int) -> float:
+    """Return how many departures each of so many spectra takes: three, or more where there would be few of a kind."""
+    return min(max(USUAL_A_SPECTRUM, FEWEST_A_KIND * len(KINDS) / max(hosts, 1)), MOST_A_SPECTRUM)
+
+
+def makers(departures: float) -> int:
     """Return how many processes are to make so many departures; for few, starting one takes longer."""
     return torch.get_num_threads() if departures > WORTH_PROCESSES else 1
 

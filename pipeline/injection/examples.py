@@ -52,7 +52,7 @@ class Sample:
 
 
 def examples(
-    model: TrainedModel, samples: Iterable[Sample], per_spectrum: int, seed: int, processes: int = 1
+    model: TrainedModel, samples: Iterable[Sample], per_spectrum: float, seed: int, processes: int = 1
 ) -> Iterator[Examples]:
     """Yield flux, ivar, redshifts and labels: every sample as it is, then with departures of all kinds.
 
@@ -79,12 +79,13 @@ def examples(
         torch.set_num_threads(threads)
 
 
-def _batches(model: TrainedModel, samples: Iterable[Sample], per_spectrum: int, seed: int) -> Iterator[Batch]:
+def _batches(model: TrainedModel, samples: Iterable[Sample], per_spectrum: float, seed: int) -> Iterator[Batch]:
     turn = 0
     for number, sample in enumerate(samples):
         hosts = hosts_of(model, sample.flux_BL, sample.ivar_BL, sample.z_B, sample.snr_B)
-        yield Batch(hosts, turn, per_spectrum * len(hosts), (seed, number))
-        turn += per_spectrum * len(hosts)
+        count = round(per_spectrum * len(hosts))
+        yield Batch(hosts, turn, count, (seed, number))
+        turn += count
 
 
 def _damaged(

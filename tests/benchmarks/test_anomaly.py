@@ -42,7 +42,7 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
     monkeypatch.setattr(yardstick, "QUASARS", 256)
     monkeypatch.setattr(latents, "OBJECTS", 40)
     monkeypatch.setattr(ours, "HOSTS", 256)
-    monkeypatch.setattr(ours, "DEPARTURES", 1)
+    monkeypatch.setattr(ours, "departures_a_spectrum", lambda hosts: 1.0)
     monkeypatch.setattr(networks, "PCA_SIZES", (4,))
     bare = "bare:detector=no,encoder=observed,latent=4,segments=1"
     options = Options(tmp_path, TINY, 5, jobs=1, seeds=0, methods=CHEAP, spender=False, verdicts=False, draws=2,
