@@ -311,7 +311,7 @@ def test_notes_say_what_to_do_next(tmp_path: Path) -> None:
         notes = yaml.safe_load(done.stdout)["text"]
         for words in (
             "helm -n skysift test sky",
-            "skysift submit run --namespace skysift --templates sky-skysift-templates",
+            "skysift submit run --namespace skysift --release sky",
         ):
             assert words in notes
         assert "existingClaim" in notes

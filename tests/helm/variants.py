@@ -67,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "config": {"stores": {"postgres": "", "milvus": ""}},
         "secrets": {"postgres": ""},
         "postgres": {"create": True, "storageClass": "fast", "image": "registry.example/pg:18"},
-        "milvus": {"create": True, "image": "registry.example/milvus:2.6"},
+        "milvus": {"create": True, "image": "registry.example/milvus:2.6", "namespace": "vectors"},
     },
     "open network": {"network": {"policies": False}},
     "narrow network": {

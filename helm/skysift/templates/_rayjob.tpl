@@ -97,6 +97,8 @@ spec:
           exec:
             command: {{ include "skysift.stop" .root }}
       ports:
+        # The head's Service gets these ports and no others, where KubeRay makes it one with an address of its own.
+        - {name: gcs-server, containerPort: 6379}
         - {name: dashboard, containerPort: 8265}
         - {name: metrics, containerPort: 8080}
       {{- include "skysift.mounts" . | nindent 6 }}
