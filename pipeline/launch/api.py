@@ -71,7 +71,8 @@ class Api:
         Raises:
             ConfigError: it is not there.
         """
-        with self._errors(f"ConfigMap {name}", missing="name another release with --release, or install the chart there"):
+        cure = "name another release with --release, or install the chart there"
+        with self._errors(f"ConfigMap {name}", missing=cure):
             found = self._core.read_namespaced_config_map(name, self.namespace)
         return dict(found.data or {})
 

@@ -1,6 +1,6 @@
 """The image, built from k8s/Dockerfile on a plain Debian bookworm and run as KubeRay would run it; or a loud skip.
 
-SKYSIFT_TEST_BASE names the base: an image that buildah has or can pull, or the folder of a root filesystem, as debootstrap
+SKYSIFT_TEST_BASE names the base: an image that buildah has or can pull, or the folder of a root filesystem as debootstrap
 makes it. SKYSIFT_TEST_BUILD holds further words for `buildah build`, such as --volume /wheels:/wheels:ro.
 """
 
@@ -54,7 +54,8 @@ def inside(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     folder = tmp_path_factory.mktemp("workspace")
     folder.chmod(0o777)
     name = buildah("from", image).strip()
-    yield ["run", "--isolation", "chroot", "--volume", f"{folder}:/workspace", "--workingdir", "/workspace", name], folder
+    place = ["--volume", f"{folder}:/workspace", "--workingdir", "/workspace"]
+    yield ["run", "--isolation", "chroot", *place, name], folder
     buildah("rm", name)
 
 
@@ -101,7 +102,7 @@ def test_nothing_of_the_build_is_left(image: str, inside: tuple[list[str], Path]
     assert json.loads(history)["OCIv1"]["config"]["User"] == "1000:1000"
     left = "find / -xdev ( -path /proc -o -path /sys ) -prune -o ( -name *.whl -o -path */pip/http* ) -type f -print"
     said = buildah(*run, *shlex.split(left), check=False).splitlines()
-    assert [line for line in said if line.endswith(".whl") and "ensurepip" not in line and "python-wheels" not in line] == []
+    assert [line for line in said if "ensurepip" not in line and "python-wheels" not in line and line[0] == "/"] == []
     assert not buildah(*run, "bash", "-c", "cat /etc/pip.conf ~/.config/pip/pip.conf 2>/dev/null || true").strip()
     assert not buildah(*run, "bash", "-c", "ls -A /var/lib/apt/lists /tmp /src 2>/dev/null | grep -v : || true").strip()
 

@@ -99,7 +99,7 @@ def test_kueues_example_has_only_known_fields() -> None:
 
 
 def test_the_stores_are_where_their_operators_put_them(render: Render) -> None:
-    """CloudNativePG: CLUSTER-rw and the Secret CLUSTER-app; milvus-operator: NAME-milvus in the resource's namespace."""
+    """CloudNativePG: CLUSTER-rw and the Secret CLUSTER-app; milvus-operator: NAME-milvus in its own namespace."""
     manifests = render(VARIANTS["own databases"])
     cluster, milvus = manifests.one("Cluster"), manifests.one("Milvus")
     assert f'postgres = "postgresql://skysift@{cluster["metadata"]["name"]}-rw:5432/skysift"' in manifests.config()
