@@ -1,7 +1,7 @@
 """The image, built from k8s/Dockerfile on a plain Debian bookworm and run as KubeRay would run it; or a loud skip.
 
-SKYSIFT_TEST_BASE names the base: an image that buildah has or can pull, or the folder of a root filesystem as debootstrap
-makes it. SKYSIFT_TEST_BUILD holds further words for `buildah build`, such as --volume /wheels:/wheels:ro.
+SKYSIFT_TEST_BASE names the base: an image that buildah has or can pull, or the folder of a root file system, such as
+debootstrap makes. SKYSIFT_TEST_BUILD holds further words for `buildah build`, such as --volume /wheels:/wheels:ro.
 """
 
 from __future__ import annotations
