@@ -66,13 +66,31 @@ def test_pods_are_restricted_and_bounded(name: str, render: Render) -> None:
             _assert_restricted(pod)
             for container in containers(pod):
                 resources = container["resources"]
-                assert resources["requests"] == resources["limits"]
+                assert _whole(resources["requests"], name) == _whole(resources["limits"], name)
                 assert {"cpu", "memory", "ephemeral-storage"} <= set(resources["limits"])
         if manifest["kind"] == "RayJob":
             options = manifest["spec"]["rayClusterSpec"].get("autoscalerOptions")
             if options:
                 _assert_container_restricted(options["securityContext"])
                 assert options["resources"]["limits"]["memory"]
+
+
+def _whole(amounts: Manifest, variant: str) -> Manifest:
+    """All amounts; where cpuRequest was given, all but CPU, which another test looks at."""
+    return {key: each for key, each in amounts.items() if variant != "shared nodes" or key != "cpu"}
+
+
+def test_on_shared_nodes_less_cpu_is_asked_for(render: Render) -> None:
+    """The most stays what Ray and the driver are told."""
+    spec = render(VARIANTS["shared nodes"]).one("RayJob")["spec"]
+    cluster = spec["rayClusterSpec"]
+    (worker,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    assert (worker["resources"]["requests"]["cpu"], worker["resources"]["limits"]["cpu"]) == ("250m", "2")
+    (submitter,) = spec["submitterPodTemplate"]["spec"]["containers"]
+    assert (submitter["resources"]["requests"]["cpu"], submitter["resources"]["limits"]["cpu"]) == ("50m", "1")
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert head["resources"]["requests"]["cpu"] == head["resources"]["limits"]["cpu"]
+    assert {"name": "SKYSIFT_MAX_CPUS", "value": "2"} in head["env"]
 
 
 def _assert_restricted(pod: Manifest) -> None:
