@@ -128,7 +128,7 @@ class Cluster:
         }  # fmt: skip
 
     def _operators_namespace(self) -> str:
-        found = self.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/name=kuberay-operator", "-o", "json")
+        found = self.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/component=kuberay-operator", "-o", "json")
         items = json.loads(found)["items"]
         assert items, "KubeRay's operator is not there: see k8s/README.md"
         return str(items[0]["metadata"]["namespace"])
@@ -145,6 +145,8 @@ def bare() -> Iterator[Cluster]:
     namespace = yaml.safe_load(text)
     namespace["metadata"]["name"] = cluster.namespace
     cluster.kubectl("create", "-f", "-", stdin=json.dumps(namespace))
+    account = ("get", "serviceaccount", "default", "--ignore-not-found", "-o", "name")
+    cluster.until("the namespace's account", lambda: bool(cluster.kubectl(*account).strip()), 60)
     yield cluster
     cluster.kubectl("delete", "namespace", cluster.namespace, "--wait=false", check=False)
 

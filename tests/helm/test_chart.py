@@ -333,4 +333,5 @@ def test_notes_say_what_to_do_next(tmp_path: Path) -> None:
         ):
             assert words in notes
         assert "existingClaim" in notes
+        assert "kubernetes.io/metadata.name: kuberay-system" in notes
         assert ("secrets.postgres is empty" in notes) == there
