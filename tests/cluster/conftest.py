@@ -121,7 +121,7 @@ class Cluster:
             "submitter": {"resources": small},
             "ray": {"autoscaler": {"resources": small}},
             "migrations": {"resources": small | {"memory": "1Gi"}},
-            "doctor": {"resources": small | {"memory": "2Gi"}},
+            "doctor": {"resources": small | {"memory": "2Gi", "ephemeralStorage": "3Gi"}},
             "gracePeriodSeconds": GRACE,
             "network": {"operator": [{"namespaceSelector": {"matchLabels": {
                 "kubernetes.io/metadata.name": self._operators_namespace()}}}]},

@@ -243,6 +243,19 @@ def test_each_pod_gets_the_secrets_of_its_own_stores_only(render: Render) -> Non
     assert manifests.one("RayJob")["spec"]["rayClusterSpec"]["authOptions"]["secretName"] == "ray-token"
 
 
+def test_threads_are_as_many_as_the_containers_cpus(render: Render) -> None:
+    """A node's 64 cores would make 64 threads of each pool; Ray tells its workers' tasks, unless the pod does."""
+    told = {}
+    for manifest in render({"service": {"enabled": True, "tokens": "tokens"}}):
+        for pod in pod_templates(manifest):
+            for container in pod["spec"]["containers"]:
+                given = {each["name"]: each for each in container.get("env", [])}
+                told[container["name"]] = given.get("OMP_NUM_THREADS", {}).get("valueFrom")
+    of_limits = {"resourceFieldRef": {"resource": "limits.cpu"}}
+    assert {name for name, source in told.items() if source == of_limits} == {"ray-head", "service", "doctor"}
+    assert told["ray-worker"] is None
+
+
 def test_tokens_of_the_kubernetes_api_are_the_heads_alone(render: Render) -> None:
     for values in VARIANTS.values():
         for manifest in render(values):

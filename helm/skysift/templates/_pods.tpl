@@ -81,6 +81,16 @@ Argument: (dict "root" context "stores" list).
 {{- end }}
 {{- end }}
 
+{{/* Threads of NumPy and PyTorch as the container has CPUs, not as its node has; Ray sets them for its workers' tasks. Argument: the chart's context. */}}
+{{- define "skysift.threads" -}}
+{{- if not (hasKey .Values.env "OMP_NUM_THREADS") -}}
+- name: OMP_NUM_THREADS
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.cpu
+{{- end }}
+{{- end }}
+
 {{/* What every container has. Argument: the chart's context. */}}
 {{- define "skysift.container" -}}
 image: {{ include "skysift.image" . | quote }}

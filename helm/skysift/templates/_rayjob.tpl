@@ -83,6 +83,7 @@ spec:
     - name: ray-head
       {{- include "skysift.container" .root | nindent 6 }}
       env: {{- include "skysift.env" (dict "root" .root "stores" (list "postgres" "milvus" "objects")) | nindent 8 }}
+        {{- include "skysift.threads" .root | nindent 8 }}
         {{- include "skysift.sizes" . | nindent 8 }}
         - name: SKYSIFT_NAMESPACE
           valueFrom:
