@@ -38,11 +38,11 @@ def _on_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-p", "--profile", default="", help="Size of the cluster.  [default: the templates']")
 @click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key.")
 @click.option("-m", "--model", default="", metavar="ID", help="Use this model (or `promoted`); for run and score.")
-@click.option("--templates", default="skysift-templates", show_default=True, help="ConfigMap of the templates.")
+@click.option("--release", default="skysift", show_default=True, help="Helm release whose templates to use.")
 @click.option("--dry-run", is_flag=True, help="Let the API server check it, and make nothing.")
 @_on_cluster
 def submit(
-    api: Any, verb: str, run: str, profile: str, overrides: tuple[str, ...], model: str, templates: str, dry_run: bool
+    api: Any, verb: str, run: str, profile: str, overrides: tuple[str, ...], model: str, release: str, dry_run: bool
 ) -> None:
     """Start a run on Kubernetes: a RayJob from the admins' template.
 
@@ -53,15 +53,15 @@ def submit(
     import yaml
 
     from pipeline.launch import jobs
-    from pipeline.launch.filling import filled
+    from pipeline.launch.filling import filled, templates_name
 
     if model and verb not in ("run", "score"):
         raise ConfigError(f"--model is for run and score, not for {verb}: leave it out")
-    data = api.templates(templates)
+    data = api.templates(templates_name(release))
     chosen = profile or data.get("default", "")
     if f"{chosen}.yaml" not in data:
         known = ", ".join(sorted(key.removesuffix(".yaml") for key in data if key.endswith(".yaml")))
-        raise ConfigError(f"{templates} has no profile {chosen!r}: choose one of {known}")
+        raise ConfigError(f"release {release} has no profile {chosen!r}: choose one of {known}")
     job = filled(yaml.safe_load(data[f"{chosen}.yaml"]), verb, run, overrides, model)
     if dry_run:
         api.create(job, dry_run=True)

@@ -71,7 +71,8 @@ class Api:
         Raises:
             ConfigError: it is not there.
         """
-        with self._errors(f"ConfigMap {name}", missing="install the chart there, or name its own with --templates"):
+        cure = "name another release with --release, or install the chart there"
+        with self._errors(f"ConfigMap {name}", missing=cure):
             found = self._core.read_namespaced_config_map(name, self.namespace)
         return dict(found.data or {})
 
@@ -165,7 +166,8 @@ class Api:
         if error.status == 401:
             return ConfigError("the Kubernetes API does not know you: renew the credentials in KUBECONFIG")
         if error.status == 403:
-            return ConfigError(f"{where} is refused: {message}; an admin can add you to launcher.subjects of the chart")
+            cure = "an admin can add you to launcher.subjects of the chart"
+            return ConfigError(f"{where} is refused: {message}; {f'{missing}; or {cure}' if missing else cure}")
         if error.status in (400, 422):
             return ConfigError(f"{where} is refused: {message}")
         return StoreError(f"{where}: the Kubernetes API answers {error.status}: {message}")

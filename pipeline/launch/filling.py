@@ -22,6 +22,17 @@ _LONGEST = 47  # KubeRay's limit of a RayJob's name
 _PLAIN = re.compile(r'[A-Za-z0-9_./:@+,=\-\[\]"]+')
 
 
+def templates_name(release: str) -> str:
+    """Return the name of the ConfigMap in which a release of the chart keeps its templates.
+
+    It follows ``skysift.name`` of helm/skysift/templates/_helpers.tpl.
+    """
+    name = release.replace(".", "-")
+    if "skysift" not in name:
+        name = f"{name}-skysift"
+    return f"{name[:28].removesuffix('-')}-templates"
+
+
 def filled(
     template: Mapping[str, Any], verb: str, run: str, overrides: Sequence[str] = (), model: str = ""
 ) -> dict[str, Any]:

@@ -23,9 +23,21 @@ STORES = Path(__file__).with_name("stores.py")
 QUASARS = 1500
 GRACE = 30  # s
 HOW = (
-    "end-to-end tests did not run: set SKYSIFT_TEST_KUBECONFIG to a cluster with KubeRay 1.7, SKYSIFT_TEST_IMAGE to "
-    "an image built from k8s/Dockerfile that its nodes have or can pull (SKYSIFT_TEST_PULL_POLICY: IfNotPresent)"
+    "end-to-end tests did not run: set SKYSIFT_TEST_KUBECONFIG to a cluster with KubeRay 1.7 whose nodes have, or can "
+    "pull, the image built from k8s/Dockerfile (SKYSIFT_TEST_IMAGE, else the chart's skysift:VERSION; "
+    "SKYSIFT_TEST_PULL_POLICY: IfNotPresent)"
 )
+
+
+def image_values(image: str) -> dict[str, str]:
+    """The chart's values for an image: a name, a tag or a digest; empty: the chart's own."""
+    values = {"pullPolicy": os.environ.get("SKYSIFT_TEST_PULL_POLICY", "IfNotPresent")}
+    name, _, digest = image.partition("@")
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:  # the port of a registry
+        repository, tag = name, ""
+    parts = {"repository": repository, "tag": tag, "digest": digest}
+    return values | {key: value for key, value in parts.items() if value}
 
 
 class Cluster:
@@ -33,9 +45,7 @@ class Cluster:
 
     def __init__(self, kubeconfig: str, namespace: str, image: str) -> None:
         self.kubeconfig, self.namespace = kubeconfig, namespace
-        repository, _, tag = image.rpartition(":")
-        policy = os.environ.get("SKYSIFT_TEST_PULL_POLICY", "IfNotPresent")
-        self.image = {"repository": repository, "tag": tag, "pullPolicy": policy}
+        self.image = image_values(image)
 
     def kubectl(self, *words: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl in the namespace; returns what it prints."""
@@ -88,8 +98,8 @@ class Cluster:
 
     def values(self) -> Manifest:
         """The chart's values for these stores and a cluster of one small node."""
-        node = {"memory": "3Gi", "ephemeralStorage": "5Gi"}
-        small = {"cpu": "250m", "memory": "512Mi", "ephemeralStorage": "1Gi"}
+        node = {"cpuRequest": "300m", "memory": "3Gi", "ephemeralStorage": "5Gi"}
+        small = {"cpu": 1, "cpuRequest": "50m", "memory": "512Mi", "ephemeralStorage": "1Gi"}
         return {
             "image": self.image,
             "config": {
@@ -111,13 +121,14 @@ class Cluster:
             "submitter": {"resources": small},
             "ray": {"autoscaler": {"resources": small}},
             "migrations": {"resources": small | {"memory": "1Gi"}},
+            "doctor": {"resources": small | {"memory": "2Gi", "ephemeralStorage": "3Gi"}},
             "gracePeriodSeconds": GRACE,
             "network": {"operator": [{"namespaceSelector": {"matchLabels": {
                 "kubernetes.io/metadata.name": self._operators_namespace()}}}]},
         }  # fmt: skip
 
     def _operators_namespace(self) -> str:
-        found = self.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/name=kuberay-operator", "-o", "json")
+        found = self.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/component=kuberay-operator", "-o", "json")
         items = json.loads(found)["items"]
         assert items, "KubeRay's operator is not there: see k8s/README.md"
         return str(items[0]["metadata"]["namespace"])
@@ -127,13 +138,15 @@ class Cluster:
 def bare() -> Iterator[Cluster]:
     """A fresh namespace that takes restricted pods only."""
     kubeconfig, image = (os.environ.get(name, "") for name in ("SKYSIFT_TEST_KUBECONFIG", "SKYSIFT_TEST_IMAGE"))
-    if not kubeconfig or not image:
+    if not kubeconfig:
         pytest.skip(HOW)
     cluster = Cluster(kubeconfig, f"skysift-e2e-{secrets.token_hex(3)}", image)
     text = (CHART.parents[1] / "k8s" / "namespace.yaml").read_text(encoding="utf-8")
     namespace = yaml.safe_load(text)
     namespace["metadata"]["name"] = cluster.namespace
     cluster.kubectl("create", "-f", "-", stdin=json.dumps(namespace))
+    account = ("get", "serviceaccount", "default", "--ignore-not-found", "-o", "name")
+    cluster.until("the namespace's account", lambda: bool(cluster.kubectl(*account).strip()), 60)
     yield cluster
     cluster.kubectl("delete", "namespace", cluster.namespace, "--wait=false", check=False)
 
@@ -179,7 +192,7 @@ def _stores(rendered: Manifests) -> list[dict[str, Any]]:
         "command": ["python", "/stores/stores.py", "/data/all", str(QUASARS)],
         "readinessProbe": {"exec": {"command": ["test", "-e", "/data/all/ready"]}, "periodSeconds": 2},
         "volumeMounts": [{"name": "stores", "mountPath": "/stores"}, {"name": "data", "mountPath": "/data"}],
-        "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
     }
     pod = {
         "apiVersion": "v1",

@@ -66,13 +66,31 @@ def test_pods_are_restricted_and_bounded(name: str, render: Render) -> None:
             _assert_restricted(pod)
             for container in containers(pod):
                 resources = container["resources"]
-                assert resources["requests"] == resources["limits"]
+                assert _whole(resources["requests"], name) == _whole(resources["limits"], name)
                 assert {"cpu", "memory", "ephemeral-storage"} <= set(resources["limits"])
         if manifest["kind"] == "RayJob":
             options = manifest["spec"]["rayClusterSpec"].get("autoscalerOptions")
             if options:
                 _assert_container_restricted(options["securityContext"])
                 assert options["resources"]["limits"]["memory"]
+
+
+def _whole(amounts: Manifest, variant: str) -> Manifest:
+    """All amounts; where cpuRequest was given, all but CPU, which another test looks at."""
+    return {key: each for key, each in amounts.items() if variant != "shared nodes" or key != "cpu"}
+
+
+def test_on_shared_nodes_less_cpu_is_asked_for(render: Render) -> None:
+    """The most stays what Ray and the driver are told."""
+    spec = render(VARIANTS["shared nodes"]).one("RayJob")["spec"]
+    cluster = spec["rayClusterSpec"]
+    (worker,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    assert (worker["resources"]["requests"]["cpu"], worker["resources"]["limits"]["cpu"]) == ("250m", "2")
+    (submitter,) = spec["submitterPodTemplate"]["spec"]["containers"]
+    assert (submitter["resources"]["requests"]["cpu"], submitter["resources"]["limits"]["cpu"]) == ("50m", "1")
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert head["resources"]["requests"]["cpu"] == head["resources"]["limits"]["cpu"]
+    assert {"name": "SKYSIFT_MAX_CPUS", "value": "2"} in head["env"]
 
 
 def _assert_restricted(pod: Manifest) -> None:
@@ -225,6 +243,19 @@ def test_each_pod_gets_the_secrets_of_its_own_stores_only(render: Render) -> Non
     assert manifests.one("RayJob")["spec"]["rayClusterSpec"]["authOptions"]["secretName"] == "ray-token"
 
 
+def test_threads_are_as_many_as_the_containers_cpus(render: Render) -> None:
+    """A node's 64 cores would make 64 threads of each pool; Ray tells its workers' tasks, unless the pod does."""
+    told = {}
+    for manifest in render({"service": {"enabled": True, "tokens": "tokens"}}):
+        for pod in pod_templates(manifest):
+            for container in pod["spec"]["containers"]:
+                given = {each["name"]: each for each in container.get("env", [])}
+                told[container["name"]] = given.get("OMP_NUM_THREADS", {}).get("valueFrom")
+    of_limits = {"resourceFieldRef": {"resource": "limits.cpu"}}
+    assert {name for name, source in told.items() if source == of_limits} == {"ray-head", "service", "doctor"}
+    assert told["ray-worker"] is None
+
+
 def test_tokens_of_the_kubernetes_api_are_the_heads_alone(render: Render) -> None:
     for values in VARIANTS.values():
         for manifest in render(values):
@@ -311,8 +342,9 @@ def test_notes_say_what_to_do_next(tmp_path: Path) -> None:
         notes = yaml.safe_load(done.stdout)["text"]
         for words in (
             "helm -n skysift test sky",
-            "skysift submit run --namespace skysift --templates sky-skysift-templates",
+            "skysift submit run --namespace skysift --release sky",
         ):
             assert words in notes
         assert "existingClaim" in notes
+        assert "kubernetes.io/metadata.name: kuberay-system" in notes
         assert ("secrets.postgres is empty" in notes) == there

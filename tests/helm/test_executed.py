@@ -72,6 +72,9 @@ def environment(container: Manifest, **more: str) -> dict[str, str]:
             found[each["name"]] = SECRETS[source["secretKeyRef"]["name"]][source["secretKeyRef"]["key"]]
         elif "fieldRef" in source:
             found[each["name"]] = {"metadata.namespace": "skysift"}[source["fieldRef"]["fieldPath"]]
+        elif "resourceFieldRef" in source:
+            assert source["resourceFieldRef"]["resource"] == "limits.cpu"
+            found[each["name"]] = str(container["resources"]["limits"]["cpu"])
         else:
             found[each["name"]] = each["value"]
     return {**os.environ, **found, **more}

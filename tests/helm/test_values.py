@@ -84,6 +84,8 @@ BAD: list[tuple[Manifest, str]] = [
     (_tiny(gpus=-1, resourceName="nvidia.com/gpu"), "gpus: Must be greater than or equal to 1"),
     (_tiny(gpus=1), "resourceName"),
     (_tiny(resources={"cpu": "500m"}), "Expected: integer, given: string"),
+    (_tiny(resources={"cpuRequest": 3}), "cpuRequest 3 is more than cpu 2, which is the limit"),
+    (_tiny(resources={"cpuRequest": "2500m"}), "cpuRequest 2500m is more than cpu 2"),
     (_tiny(min=3), "profiles.tiny.workers.cpu.min is more than its max: set min to 1 or less"),
     (_tiny(resources={"cpu": 1}), "profiles.tiny has one CPU in all"),
     ({"profiles": {"tiny": {"workers": {"cpu": None}}}}, "profiles.tiny.workers is empty"),

@@ -19,6 +19,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "amd gpus": {"profiles": {"tiny": {"workers": {"gpu": GPU | {"resourceName": "amd.com/gpu"}}}}},
     "mig": {"profiles": {"tiny": {"workers": {"gpu": GPU | {"resourceName": "nvidia.com/mig-1g.10gb"}}}}},
     "seven groups": {"profiles": {"tiny": {"workers": {f"g{n}": {**GPU, "resourceName": "a.b/c"} for n in range(6)}}}},
+    "shared nodes": {
+        "profiles": {"tiny": {"workers": {"cpu": {"resources": {"cpuRequest": "250m"}}}}},
+        "submitter": {"resources": {"cpu": 1, "cpuRequest": "50m"}},
+    },
     "fixed size": {"profiles": {"tiny": {"autoscaling": False}}},
     "kueue": {"kueue": {"queue": "team-a", "priorityClass": "low"}},
     "kueue elastic": {"kueue": {"queue": "team-a", "elastic": True}},
@@ -67,7 +71,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "config": {"stores": {"postgres": "", "milvus": ""}},
         "secrets": {"postgres": ""},
         "postgres": {"create": True, "storageClass": "fast", "image": "registry.example/pg:18"},
-        "milvus": {"create": True, "image": "registry.example/milvus:2.6"},
+        "milvus": {"create": True, "image": "registry.example/milvus:2.6", "namespace": "vectors"},
     },
     "open network": {"network": {"policies": False}},
     "narrow network": {

@@ -55,7 +55,7 @@ app.kubernetes.io/component: {{ .component }}
 
 {{- define "skysift.milvusUrl" -}}
 {{- if .Values.config.stores.milvus }}{{ .Values.config.stores.milvus }}
-{{- else if .Values.milvus.create }}http://{{ include "skysift.name" . }}-milvus:19530{{ end -}}
+{{- else if .Values.milvus.create }}http://{{ include "skysift.name" . }}-milvus{{ with .Values.milvus.namespace }}.{{ . }}{{ end }}:19530{{ end -}}
 {{- end }}
 
 {{- define "skysift.postgresSecret" -}}

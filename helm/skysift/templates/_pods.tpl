@@ -19,13 +19,22 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* Requests equal to limits. Argument: a group of values (resources; gpus and resourceName where it has them). */}}
+{{/* Requests equal to limits, but for cpuRequest. Argument: a group of values (resources; gpus and resourceName where it has them). */}}
 {{- define "skysift.resources" -}}
 {{- $amounts := dict "cpu" (toString .resources.cpu) "memory" .resources.memory -}}
 {{- $_ := set $amounts "ephemeral-storage" .resources.ephemeralStorage -}}
 {{- with .gpus }}{{ $_ := set $amounts $.resourceName (toString .) }}{{ end -}}
-requests: {{- toYaml $amounts | nindent 2 }}
+{{- $asked := toString (.resources.cpuRequest | default .resources.cpu) -}}
+{{- if gt (include "skysift.millis" $asked | int64) (include "skysift.millis" $amounts.cpu | int64) -}}
+{{- fail (printf "cpuRequest %s is more than cpu %s, which is the limit: lower it, or leave it out" $asked $amounts.cpu) -}}
+{{- end -}}
+requests: {{- merge (dict "cpu" $asked) $amounts | toYaml | nindent 2 }}
 limits: {{- toYaml $amounts | nindent 2 }}
+{{- end }}
+
+{{/* CPU cores as thousandths. Argument: such as "1" or "500m". */}}
+{{- define "skysift.millis" -}}
+{{- hasSuffix "m" . | ternary (trimSuffix "m" .) (printf "%s000" .) -}}
 {{- end }}
 
 {{/* A variable from a Secret. Argument: (dict "name" variable "secret" its-name "key" its-key). */}}
@@ -69,6 +78,16 @@ Argument: (dict "root" context "stores" list).
 {{- end }}
 {{- range .root.Values.secretEnv }}
 {{ include "skysift.secretVariable" (dict "name" .name "secret" .secretName "key" .key) }}
+{{- end }}
+{{- end }}
+
+{{/* Threads of NumPy and PyTorch as the container has CPUs, not as its node has; Ray sets them for its workers' tasks. Argument: the chart's context. */}}
+{{- define "skysift.threads" -}}
+{{- if not (hasKey .Values.env "OMP_NUM_THREADS") -}}
+- name: OMP_NUM_THREADS
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.cpu
 {{- end }}
 {{- end }}
 

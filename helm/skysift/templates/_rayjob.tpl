@@ -83,6 +83,7 @@ spec:
     - name: ray-head
       {{- include "skysift.container" .root | nindent 6 }}
       env: {{- include "skysift.env" (dict "root" .root "stores" (list "postgres" "milvus" "objects")) | nindent 8 }}
+        {{- include "skysift.threads" .root | nindent 8 }}
         {{- include "skysift.sizes" . | nindent 8 }}
         - name: SKYSIFT_NAMESPACE
           valueFrom:
@@ -97,6 +98,8 @@ spec:
           exec:
             command: {{ include "skysift.stop" .root }}
       ports:
+        # The head's Service gets these ports and no others, where KubeRay makes it one with an address of its own.
+        - {name: gcs-server, containerPort: 6379}
         - {name: dashboard, containerPort: 8265}
         - {name: metrics, containerPort: 8080}
       {{- include "skysift.mounts" . | nindent 6 }}

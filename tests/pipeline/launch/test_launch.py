@@ -130,6 +130,17 @@ def test_the_rights_used_are_the_roles(server: ApiServer, skysift: Run) -> None:
     assert server.used == given
 
 
+@pytest.mark.parametrize("release", ["skysift", "sky", "a.b", "my-skysift-2", "a-release-with-a-very-long-name-xyz"])
+def test_each_release_has_its_templates(release: str, server: ApiServer, skysift: Run, tmp_path: Path) -> None:
+    text = template({}, "dr1-pixel", release, tmp_path)
+    manifests = Manifests(each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each)
+    templates = manifests.one("ConfigMap", "-templates")
+    server.config_maps, server.rules = {templates["metadata"]["name"]: templates}, manifests.one("Role")["rules"]
+    status, text = skysift("submit", "run", "--run", "a", "--release", release)
+    assert status == 0, text
+    assert server.rayjobs["a"]["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+
+
 def test_a_run_has_one_job_at_a_time(server: ApiServer, skysift: Run) -> None:
     assert skysift("submit", "ingest", "--run", "a")[0] == 0
     server.end("a", RUNNING)
@@ -168,7 +179,7 @@ def test_only_one_of_many_submits_gets_through(server: ApiServer, kubeconfig: Pa
         (("submit", "run", "--run", "a", "--set", "survey.root=$(id)"), 2, "'$()' does not survive a RayJob's command"),
         (("submit", "train", "--run", "a", "--model", "promoted"), 2, "--model is for run and score"),
         (("submit", "dance", "--run", "a"), 2, "Invalid value"),
-        (("submit", "run", "--run", "a", "--templates", "other"), 2, "cannot get resource"),
+        (("submit", "run", "--run", "a", "--release", "other"), 2, "name another release with --release"),
         (("submit", "run", "--run", "a", "--context", "eve"), 2, "does not know you: renew the credentials"),
         (("submit", "run", "--run", "a", "--context", "nobody"), 2, "no Kubernetes cluster is configured"),
         (("logs", "nobody"), 5, "RayJob nobody in namespace skysift does not exist"),
