@@ -13,7 +13,7 @@ from pipeline.errors import ModelError, NotFoundError, QueryError, StoreError
 from pipeline.stores.reader import Reader
 
 TABLES = ("anomaly_catalog", "anomalies", "selection_function", "spectrum_files", "promoted_model", "catalog_runs",
-          "catalog_quality")  # fmt: skip
+          "catalog_quality", "other_redshifts")  # fmt: skip
 BRIEF = ("rank", "targetid", "ra", "dec", "z", "snr", "anomaly_score", "p_value", "q_value", "extrapolated", "verdict",
          "artefact_probability", "explanation", "in_training", "survey", "program", "healpix", "coadd", "spectrum_id",
          "model_id")  # fmt: skip
