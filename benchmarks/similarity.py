@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--vectors", type=int, default=1_600_000)
-    parser.add_argument("--ef", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--ef", type=int, nargs="+", default=[256, 512, 768, 1024])
     parser.add_argument("--index", type=int, nargs=2, metavar=("M", "EF"), help="others than the product's")
     parser.add_argument("--write", action="store_true", help="keep the page in benchmarks/results")
     given = parser.parse_args()

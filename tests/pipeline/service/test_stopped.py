@@ -12,11 +12,14 @@ from pathlib import Path
 import boto3
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
 from pipeline import Survey
 from pipeline import config as configuration
+from pipeline.cli import skysift
+from pipeline.errors import StoreError
 from pipeline.servers.embedded import EmbeddedPostgres, program
 from pipeline.servers.lite import LiteServer
 from pipeline.service.app import create_app
@@ -46,11 +49,11 @@ class Stores:
         self.s3 = ThreadedMotoServer(port=int(self.endpoint.rsplit(":", 1)[1]), verbose=False)
         self.s3.start()
 
-    def config(self) -> configuration.Config:
-        """Names all three by their URLs."""
+    def settings(self) -> list[str]:
+        """Of the config: all three by their URLs."""
         names = {"workspace": self.folder, "postgres": self.postgres.url, "milvus": self.milvus.uri,
                  "objects": "s3://stopped", "endpoint": self.endpoint}  # fmt: skip
-        return configuration.load(None, [f'stores.{name}="{value}"' for name, value in names.items()])
+        return [f'stores.{name}="{value}"' for name, value in names.items()]
 
 
 @pytest.fixture
@@ -110,8 +113,9 @@ def _copy_objects(served: Survey, endpoint: str) -> None:
 
 
 def test_a_stopped_store_is_named_and_the_rest_works(stores: Stores) -> None:
+    settings = stores.settings()
     with (
-        Survey(config=stores.config()) as survey,
+        Survey(config=configuration.load(None, settings)) as survey,
         TestClient(create_app(survey), raise_server_exceptions=False) as client,
     ):
         row = client.get("/v1/anomalies?limit=1").json()["rows"][0]
@@ -119,6 +123,12 @@ def test_a_stopped_store_is_named_and_the_rest_works(stores: Stores) -> None:
             "postgres": "/v1/anomalies", "milvus": f"/v1/similar/{row['targetid']}",
             "objects": f"/v1/spectra/{row['spectrum_id']}",
         }  # fmt: skip
+
+        commands = {
+            "postgres": ("query", "SELECT 1 AS one"), "milvus": ("similar", row["targetid"], "-k", "2"),
+            "objects": ("show", row["targetid"], "--no-picture"),
+        }  # fmt: skip
+        options = [part for one in settings for part in ("-s", one)]
 
         def look(*down: str, named: str = "", said: str = "") -> None:
             for part, url in urls.items():
@@ -128,6 +138,13 @@ def test_a_stopped_store_is_named_and_the_rest_works(stores: Stores) -> None:
                     assert answer.json()["error"]["code"] == f"{named}_down"
                     assert said in answer.json()["error"]["message"]
                     assert answer.headers["retry-after"]
+                verb, *rest = commands[part]
+                ended = CliRunner().invoke(skysift, [verb, *options, *rest], standalone_mode=False)
+                if part in down:
+                    assert isinstance(ended.exception, StoreError), (part, ended.exception)
+                    assert said in str(ended.exception)
+                else:
+                    assert ended.exception is None, (part, ended.exception)
             ready = client.get("/ready")
             assert (ready.status_code == 200) == (not down)
             told = ready.json()
