@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pipeline.errors import StoreError
 from pipeline.report import choice, spectra
 from pipeline.report import contents as report
-from pipeline.report.style import RAW, VERMILLION, styled, tidy
+from pipeline.report.style import INK, VERMILLION, styled, tidy
 
 if TYPE_CHECKING:
     from pipeline.access.spectra import Spectrum
@@ -53,9 +53,10 @@ def gallery(sources: Sequence[Spectrum], said: Sequence[str]) -> Figure:
     for ax, source, line in zip(axes, sources, said, strict=True):
         rest = 1.0 + source.z
         bins = spectra.binned(source.flux_L, np.where(source.good, source.ivar_L, 0), source.model_L)
-        ax.plot(bins.wavelength / rest, bins.mean, color=RAW, lw=0.8)
+        ax.plot(bins.wavelength / rest, bins.mean, color=INK, lw=0.7, label="flux, means of 6.4 Å")
         if source.model_L is not None:
-            ax.plot(source.rest_wavelength[::4], source.model_L[::4], color=VERMILLION, lw=1.0)
+            ax.plot(source.rest_wavelength[::4], source.model_L[::4], color=VERMILLION, lw=1.0,
+                    label="reconstruction")  # fmt: skip
         known = bins.mean[np.isfinite(bins.mean)]
         if len(known):
             low, high = np.percentile(known, [0.5, 99.5])
@@ -63,6 +64,8 @@ def gallery(sources: Sequence[Spectrum], said: Sequence[str]) -> Figure:
         ax.set_title(line, loc="left", fontsize=8.6)
         tidy(ax)
     tidy(axes[-1], "rest wavelength / Å")
+    axes[0].legend(loc="upper left", ncols=2, fontsize=7.2)
+    figure.supylabel("flux / $10^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$", fontsize=8.0)
     return figure
 
 

@@ -157,7 +157,7 @@ def _draw(survey: Survey, found: Alike, path: str) -> None:
     rows = ([dict(found.query)] if found.query else []) + found.rows.slice(0, DRAWN).to_pylist()
     sources = [survey.spectrum(row["targetid"], coadd=row["coadd"]) for row in rows]
     said = [f"{row['targetid']}   z {row['z']:.3f}   S/N {row['snr']:.1f}"
-            + (f"   distance {row['distance']:.2f}, of random pairs {row['distance_percentile']:.2g}% are nearer"
+            + (f"   distance {row['distance']:.2f}, of random pairs {row['distance_percentile']:.3g}% are nearer"
                if "distance" in row else "   what was asked about") for row in rows]  # fmt: skip
     click.echo(f"picture  {save_gallery(sources, said, path)}", err=True)
 
