@@ -152,7 +152,7 @@ class Survey:
         Raises:
             QueryError: a filter is not known or out of range.
         """
-        known = catalog.columns_of(self.reader)
+        known = self.reader.columns("anomaly_catalog")
         if unknown := [name for name in columns if name not in known]:
             raise QueryError(f"anomaly_catalog has no column {unknown[0]}")
         return self._table(
