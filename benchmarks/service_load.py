@@ -93,7 +93,7 @@ def main() -> None:
         server.wait()
     head = ["# Fifty people at once on the service", "",
             f"`python -m benchmarks.service_load WORKSPACE --write` · {time.strftime('%Y-%m-%d')} · {machine()} · load "
-            f"average before {load:.1f} · the workspace of `make demo`, its own PostgreSQL and Milvus Lite", ""]  # fmt: skip
+            f"average before {load:.1f} · the workspace of `make demo`, its own stores", ""]  # fmt: skip
     page = "\n".join([*head, *lines, ""])
     print(page)
     if given.write:
