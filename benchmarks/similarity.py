@@ -90,10 +90,10 @@ def settle(store: VectorStore, count: int) -> list[int]:
     calm = 0
     while calm < CALM:
         time.sleep(1)
-        pending = store._client.describe_index(name, "embedding").get("pending_index_rows", 0)
+        told = store._client.describe_index(name, "embedding")  # pending_index_rows counts compacted segments too
         found = {one.segmentID: one.num_rows for one in connection.get_query_segment_info(name)
                  if one.indexID and one.state == SEALED}  # fmt: skip
-        steady = found == before and sum(found.values()) >= count and not pending
+        steady = found == before and sum(found.values()) == count and told.get("state") == "Finished"
         calm, before = calm + 1 if steady else 0, found
     return sorted(before.values(), reverse=True)
 
