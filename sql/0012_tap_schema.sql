@@ -5,7 +5,7 @@ INSERT INTO column_units (name, unit, ucd) VALUES
     ('other_z', '', 'src.redshift'), ('other_z_gain', '', 'stat.value'), ('other_z_lines', '', 'meta.note');
 
 DO $$
-DECLARE role text;
+DECLARE role text; view_ text; name text; text_ text;
 BEGIN
     IF to_regnamespace('tap_schema') IS NULL OR NOT has_schema_privilege(current_user, 'tap_schema', 'CREATE') THEN
         RAISE NOTICE 'there is no tap_schema that role % may change: TAP is not described, all else works', current_user;
@@ -57,6 +57,32 @@ BEGIN
         ('keys_from', 'from_table', 'table_name'), ('keys_target', 'target_table', 'table_name'),
         ('key_columns_key', 'key_id', 'key_id'))
         AS k (key_id, from_column, target_column);
+
+    FOR view_, text_ IN VALUES
+        ('schemas', 'Schemas'), ('tables', 'Tables'), ('columns', 'Columns of the tables'), ('keys', 'Foreign keys'),
+        ('key_columns', 'Pairs of columns of the foreign keys')
+    LOOP
+        EXECUTE format('COMMENT ON VIEW tap_schema.%I IS %L', view_, text_);
+    END LOOP;
+    FOR view_, name, text_ IN
+        SELECT c.relname, a.attname, told.description
+        FROM (VALUES
+            ('schema_name', 'Name of the schema'), ('table_name', 'Name of the table'), ('table_type', 'Kind of table'),
+            ('description', 'What it is'), ('utype', 'Its utype'), ('schema_index', 'Place in lists of schemas'),
+            ('table_index', 'Place in lists of tables'), ('column_name', 'Name of the column'),
+            ('datatype', 'Its type, as in VOTable'), ('arraysize', 'Its array size, as in VOTable'),
+            ('xtype', 'Its extended type, as in VOTable'), ('size', 'Its length; deprecated'),
+            ('unit', 'Its unit (VOUnits)'), ('ucd', 'Its UCD'), ('indexed', '1: an index makes searches by it fast'),
+            ('principal', '1: to be shown first'), ('std', '1: defined by a standard'),
+            ('column_index', 'Place in the table'), ('key_id', 'Name of the foreign key'),
+            ('from_table', 'The table that refers'), ('target_table', 'The table that is referred to'),
+            ('from_column', 'The column that refers'), ('target_column', 'The column that is referred to'))
+            AS told (name, description)
+        JOIN pg_attribute a ON a.attname = told.name AND a.attnum > 0
+        JOIN pg_class c ON c.oid = a.attrelid AND c.relnamespace = 'tap_schema'::regnamespace AND c.relkind = 'v'
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN tap_schema.%I.%I IS %L', view_, name, text_);
+    END LOOP;
 
     FOREACH role IN ARRAY ARRAY['skysift_reader', 'skysift_pipeline'] LOOP
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN

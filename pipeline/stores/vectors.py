@@ -38,6 +38,8 @@ SEARCH_EF = 768
 VERDICT = "verdict"  # a word; empty: no candidate
 VERDICT_LENGTH = 32
 LITE_MOST = 100_000  # vectors that Milvus Lite answers quickly
+# An idle client's pings, every 10 s by default, are too many for Milvus Lite's server: it ends the connection.
+_GRPC = {"grpc.keepalive_time_ms": 360_000, "grpc.keepalive_permit_without_calls": 0}
 BATCH = 8192  # rows a request; Milvus answers a query with at most 16,384
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs tracebacks of errors that are raised anyway
@@ -72,7 +74,8 @@ class VectorStore:
             raise StoreError(f"stores.milvus is '{uri}'; it should read http://host:19530")
         where = f"{parts.hostname}:{parts.port or 19530}" if parts.hostname else uri
         with _explained(where):
-            return cls(MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=timeout), where)
+            token = os.environ.get("MILVUS_TOKEN", "")
+            return cls(MilvusClient(uri, token=token, timeout=timeout, grpc_options=_GRPC), where)
 
     def close(self) -> None:
         """End the connection."""
