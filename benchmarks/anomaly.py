@@ -37,6 +37,7 @@ from benchmarks._anomaly_unseen import told, unseen, without_detector
 from benchmarks._anomaly_variants import Variant
 from benchmarks._anomaly_verdicts import Judgement, judgement
 from benchmarks._anomaly_yardstick import yardstick
+from benchmarks._machine import processor
 
 SEED = 20_261_120  # of the simulated survey; development used others
 RESULTS = Path(__file__).parent / "results"
@@ -213,7 +214,7 @@ def _parsed() -> tuple[Options, bool]:
 def _title(options: Options, seconds: float) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    machine = f"{_processor()}, {options.jobs} cores, {memory:.0f} GB, {device}"
+    machine = f"{processor()}, {options.jobs} cores, {memory:.0f} GB, {device}"
     words = [word for word in sys.argv[1:] if word != "--write"]
     command = " ".join(["python -m benchmarks.anomaly", *_without_folder(words)])
     each = ", ".join(f"{name} {len(sky.Part(options.folder / name).flux):,}" for name in sky.PARTS)
@@ -231,13 +232,6 @@ def _without_folder(words: list[str]) -> list[str]:
             out.append(word)
         skip = word == "--folder"
     return out
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks._hot_path import ingest_costs, score_costs
+from benchmarks._machine import machine
 from benchmarks._peers import desispec_rate, spender_rate
 from benchmarks._processes import Ended, run_stage
 from benchmarks._sky import SHARD_BYTES, Sky, require_room
@@ -194,17 +194,8 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
 
 
 def _title(quick: bool) -> list[str]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    machine = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
     command = "python -m benchmarks.throughput" + (" --quick" if quick else "")
-    return [f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()} · `{command}`", ""]
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
+    return [f"{time.strftime('%Y-%m-%d')} · {machine()} · Python {platform.python_version()} · `{command}`", ""]
 
 
 def _table(results: list[Measured]) -> list[str]:

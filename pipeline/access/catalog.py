@@ -13,7 +13,7 @@ from pipeline.errors import ModelError, NotFoundError, QueryError, StoreError
 from pipeline.stores.reader import Reader
 
 TABLES = ("anomaly_catalog", "anomalies", "selection_function", "spectrum_files", "promoted_model", "catalog_runs",
-          "catalog_quality")  # fmt: skip
+          "catalog_quality", "other_redshifts")  # fmt: skip
 BRIEF = ("rank", "targetid", "ra", "dec", "z", "snr", "anomaly_score", "p_value", "q_value", "extrapolated", "verdict",
          "artefact_probability", "explanation", "in_training", "survey", "program", "healpix", "coadd", "spectrum_id",
          "model_id")  # fmt: skip
@@ -43,7 +43,9 @@ def promoted(reader: Reader) -> Model:
     """
     import json
 
-    found = reader.rows("SELECT * FROM promoted_model").to_pylist()
+    found = reader.rows(
+        "SELECT model_id, run_id, data_hash, created_at, promoted_at, network, n_train FROM promoted_model"
+    ).to_pylist()
     if not found:
         raise ModelError("no model is promoted yet; train and score one with `skysift run`")
     return Model(**{**found[0], "network": json.loads(found[0]["network"] or "{}")})
@@ -135,8 +137,9 @@ def spectrum(reader: Reader, spectrum_id: int) -> pa.Table:
 def _found(reader: Reader, column: str, value: int, what: str) -> pa.Table:
     if not -LARGEST <= value < LARGEST:
         raise NotFoundError(f"no spectrum has {what} {value}: ids have at most 63 bits")
+    names = ", ".join(f"a.{name}" for name in reader.columns("anomaly_catalog"))
     rows = reader.rows(
-        f"SELECT a.*, f.shard, f.row_group, f.row FROM anomaly_catalog a JOIN spectrum_files f USING (spectrum_id) "
+        f"SELECT {names}, f.shard, f.row_group, f.row FROM anomaly_catalog a JOIN spectrum_files f USING (spectrum_id) "
         f"WHERE a.{column} = %s ORDER BY a.rank, spectrum_id",
         (value,),
     )
@@ -183,8 +186,3 @@ def descriptions(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         for attribute, (_, comment) in told[name]["columns"].items():
             found.setdefault(attribute, comment)
     return found
-
-
-def columns_of(reader: Reader) -> set[str]:
-    """Return the names of the columns of ``anomaly_catalog``."""
-    return set(reader.rows("SELECT * FROM anomaly_catalog LIMIT 0").column_names)

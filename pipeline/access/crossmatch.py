@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,12 +17,48 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 MAX_ROWS: Final = 5_000_000
-LAYOUTS: Final = {  # columns that a published catalog has, and what they tell of an object
-    "BAL": (("AI_CIV", "BI_CIV"), ("AI_CIV", "BI_CIV", "NCIV_2000", "NCIV_450", "Z")),
-    "DLA": (("NHI", "Z_DLA"), ("NHI", "Z_DLA", "Z_QSO", "DLAID", "ZERR_DLA", "LOGN_HI")),
-    "visual inspection": (("VI_QUALITY",), ("VI_Z", "VI_QUALITY", "VI_SPECTYPE", "VI_COMMENT", "BEST_Z")),
-    "QSO": (("Z", "TARGET_RA"), ("Z", "ZERR", "ZWARN", "MASKBITS", "MORPHTYPE")),
-}  # DESI data model: BAL, DLA and QSO value-added catalogs, VI truth tables
+LAYOUTS: Final = {  # columns that a published catalog has (any of these sets), and what they tell of an object
+    "BAL": (
+        (("AI_CIV", "BI_CIV"),),
+        ("Z", "BI_CIV", "ERR_BI_CIV", "NCIV_2000", "AI_CIV", "ERR_AI_CIV", "NCIV_450", "SNR_CIV"),
+    ),
+    "DLA": (
+        (("NHI", "Z_DLA"), ("GP_NHI", "GP_Z_DLA"), ("CNN_NHI", "CNN_Z_DLA")),
+        (
+            "DLAID",
+            "Z_QSO",
+            "Z_DLA",
+            "Z_DLA_ERR",
+            "NHI",
+            "NHI_ERR",
+            "DELTACHI2",
+            "SNR_FOREST",
+            "SNR_REDSIDE",
+            "S2N",
+            "GP_Z_DLA",
+            "GP_NHI",
+            "CNN_Z_DLA",
+            "CNN_NHI",
+        ),
+    ),
+    "visual inspection": (
+        (("VI_QUALITY",), ("BEST_QUALITY",)),
+        (
+            "VI_Z",
+            "VI_QUALITY",
+            "VI_SPECTYPE",
+            "VI_ISSUE",
+            "VI_COMMENT",
+            "VI_SCANNER",
+            "BEST_Z",
+            "BEST_QUALITY",
+            "BEST_SPECTYPE",
+            "ALL_VI_ISSUES",
+            "ALL_VI_COMMENTS",
+        ),
+    ),
+    "QSO": ((("Z", "TARGET_RA"),), ("Z", "ZERR", "ZWARN", "MASKBITS", "MORPHTYPE", "SURVEY", "TILEID", "LASTNIGHT")),
+}  # DESI's value-added catalogs of EDR and DR1: BAL, DLA (toolkit; GP and CNN), Lyα (zlya), QSO; prospect's inspections
 _IDS: Final = ("TARGETID", "TARGET_ID", "DESI_TARGETID")
 _RA: Final = ("TARGET_RA", "RA", "RAJ2000", "RA_ICRS", "RAICRS", "_RAJ2000", "ALPHA_J2000")
 _DEC: Final = ("TARGET_DEC", "DEC", "DEJ2000", "DE_ICRS", "DECJ2000", "_DEJ2000", "DELTA_J2000")
@@ -56,7 +93,7 @@ def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") 
     if not 0 < radius <= 3600:
         raise InputError(f"the radius is {radius:g} arcsec, expected more than 0 and up to 3600", "out_of_range")
     table = read_table(path)
-    names = {name.upper(): name for name in table.colnames}
+    names = {name.upper().replace(" ", "_"): name for name in table.colnames}
     identity = next((names[one] for one in _IDS if one in names), "")
     ra, dec = (next((names[one] for one in known if one in names), "") for known in (_RA, _DEC))
     if (by == "targetid" and not identity) or (by == "position" and not (ra and dec)) or not (identity or (ra and dec)):
@@ -72,14 +109,21 @@ def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") 
     else:
         here, there, apart = _by_position(ours, _degrees(table, ra, path), _degrees(table, dec, path), radius)
         how = f"by {ra}, {dec} within {radius:g}″"
-    layout = next((name for name, (needs, _) in LAYOUTS.items() if all(one in names for one in needs)), "")
+    layout = _layout(names)
     kept = [names[one] for one in LAYOUTS[layout][1] if one in names] if layout else _plain(table)
     rows = ours.take(pa.array(here))
     if not by_identity:
         rows = rows.append_column("sky_distance", pa.array(apart * 3600.0))
     for name in kept:
-        rows = rows.append_column(f"file_{name.lower()}", _arrow(table[name][there]))
+        rows = rows.append_column(f"file_{name.lower().replace(' ', '_')}", _arrow(table[name][there]))
     return Matched(rows.sort_by("rank"), how, layout, len(table))
+
+
+def _layout(names: Container[str]) -> str:
+    for layout, (needed, _) in LAYOUTS.items():
+        if any(all(one in names for one in columns) for columns in needed):
+            return layout
+    return ""
 
 
 def read_table(path: str) -> Table:

@@ -54,6 +54,7 @@ class Neighbours:
         self._reader, self._vectors, self.model_id = reader, vectors, model_id
         self._pairs: NDArray[np.float64] | None = None
         self._notice: str | None = None
+        self._schema: pa.Schema | None = None
 
     def of_spectrum(self, row: dict[str, Any], k: int, filters: Filters) -> Alike:
         """Return the look-alikes of a spectrum of the catalog; itself and its duplicates are left out.
@@ -109,8 +110,9 @@ class Neighbours:
     def _table(self, chosen: Sequence[dict[str, Any]], distance: NDArray[np.float64]) -> pa.Table:
         pairs = self._pair_distances() if len(chosen) else np.ones(1)
         percentile = 100.0 * np.searchsorted(pairs, distance, side="left") / len(pairs)
-        empty = self._reader.rows(f"SELECT {', '.join(catalog.BRIEF)} FROM anomaly_catalog LIMIT 0")
-        rows = pa.Table.from_pylist(list(chosen), schema=empty.schema)
+        if self._schema is None:
+            self._schema = self._reader.rows(f"SELECT {', '.join(catalog.BRIEF)} FROM anomaly_catalog LIMIT 0").schema
+        rows = pa.Table.from_pylist(list(chosen), schema=self._schema)
         return rows.add_column(0, "distance_percentile", pa.array(percentile)).add_column(
             0, "distance", pa.array(distance)
         )

@@ -22,8 +22,8 @@ from pipeline.access.formats import to_astropy
 from pipeline.access.similar import Alike, Neighbours
 from pipeline.access.spectra import Spectrum, read
 from pipeline.config import Config
-from pipeline.errors import ConfigError, InputError, QueryError
-from pipeline.modelstore import load_model
+from pipeline.errors import ConfigError, InputError, ModelError, QueryError
+from pipeline.modelstore import load_model, model_path
 from pipeline.servers import Servers
 from pipeline.stores import postgres
 from pipeline.stores.reader import Reader
@@ -152,7 +152,7 @@ class Survey:
         Raises:
             QueryError: a filter is not known or out of range.
         """
-        known = catalog.columns_of(self.reader)
+        known = self.reader.columns("anomaly_catalog")
         if unknown := [name for name in columns if name not in known]:
             raise QueryError(f"anomaly_catalog has no column {unknown[0]}")
         return self._table(
@@ -263,6 +263,19 @@ class Survey:
             if model_id not in self._models:
                 self._models = {model_id: load_model(self.objects, model_id)}
             return self._models[model_id]
+
+    def check_objects(self) -> None:
+        """See that the object store answers, and has the promoted model's files.
+
+        Raises:
+            StoreError: it cannot be reached.
+            ModelError: the files are gone.
+        """
+        from models.files import SETTINGS
+
+        where = model_path(self.model_id)
+        if not self.objects.exists(f"{where}/{SETTINGS}"):
+            raise ModelError(f"{self.objects.locate(where)} has no {SETTINGS}: the model's files are gone")
 
     def neighbours(self) -> Neighbours:
         """Return the promoted model's embeddings."""

@@ -19,10 +19,11 @@ _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _DIGITS: Final = {"ra": ".4f", "dec": ".4f", "z": ".4f", "snr": ".1f", "separation": ".5f", "distance": ".3f",
                   "distance_percentile": ".3g", "anomaly_score": ".2f"}  # fmt: skip
 _WIDTH: Final = 76
+_LEAST: Final = 16  # characters of a text that is cut
 
 
 def table(rows: pa.Table, width: int) -> str:
-    """Return rows as text; columns that do not fit are named below it."""
+    """Return rows as text; a text that does not fit is cut, other columns that do not are named below the table."""
     from io import StringIO
 
     from rich import box
@@ -30,24 +31,28 @@ def table(rows: pa.Table, width: int) -> str:
     from rich.table import Table
 
     cells = {name: [_cell(name, value) for value in rows[name].to_pylist()] for name in rows.column_names}
-    shown: list[str] = []
+    shown: dict[str, int] = {}  # widths
     used = 0
     for name, values in cells.items():
-        needs = max([len(_head(name)), *(min(len(one), 60) for one in values)]) + 3
-        if shown and used + needs > width:
-            continue
-        shown.append(name)
-        used += needs
+        needs = max([len(_head(name)), *(len(one) for one in values)])
+        left = width - used - 3
+        if shown and needs > left:
+            if not pa.types.is_string(rows.schema.field(name).type) or left < max(_LEAST, len(_head(name))):
+                continue
+            needs = left
+        shown[name] = needs
+        used += needs + 3
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in shown:
+    for name, widest in shown.items():
         number = pa.types.is_integer(rows.schema.field(name).type) or pa.types.is_floating(rows.schema.field(name).type)
-        grid.add_column(_head(name), justify="right" if number else "left", no_wrap=True, max_width=60)
+        grid.add_column(_head(name), justify="right" if number else "left", no_wrap=True, max_width=widest)
     for at in range(rows.num_rows):
         grid.add_row(*(cells[name][at] for name in shown))
     text = StringIO()
     Console(file=text, width=max(width, used), color_system=None, markup=False, highlight=False).print(grid)
-    left = [name for name in cells if name not in shown]
-    return text.getvalue().rstrip() + (f"\n(not shown: {', '.join(left)})" if left else "")
+    missing = [name for name in cells if name not in shown]
+    notes = [f"(not shown: {', '.join(missing)})"] if missing else []
+    return "\n".join([text.getvalue().rstrip(), *([] if rows.num_rows else ["(no rows)"]), *notes])
 
 
 def _head(name: str) -> str:

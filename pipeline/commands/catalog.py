@@ -17,9 +17,11 @@ from pipeline.config import Config
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.access.similar import Alike
     from pipeline.access.survey import Survey
 
 SHOWN = 50  # rows that a terminal shows
+DRAWN = 6  # look-alikes in a picture
 _FORM = click.Choice(["fits", "parquet", "votable", "ecsv", "csv"])
 _OUT = click.option("-o", "--out", metavar="FILE", help="Write there, in the format of its name.")
 _FORMAT = click.option("-f", "--format", "form", type=_FORM, help="Format; of what is printed, csv, ecsv or votable.")
@@ -120,13 +122,14 @@ def cone(
 @click.argument("target")
 @click.option("-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
 @click.option("--redshift", type=float, help="Of a file's spectrum, where the file does not say.")
+@click.option("--picture", metavar="FILE", help=f"Draw the target and its nearest, {DRAWN} at most (png, pdf, svg).")
 @_filtered
 @_OUT
 @_FORMAT
 @configured
 def similar(
-    config: Config, target: str, k: int, redshift: float | None, z: Any, snr: Any, verdict: tuple[str, ...],
-    p_below: float | None, out: str | None, form: str | None,
+    config: Config, target: str, k: int, redshift: float | None, picture: str | None, z: Any, snr: Any,
+    verdict: tuple[str, ...], p_below: float | None, out: str | None, form: str | None,
 ) -> None:  # fmt: skip
     """List the spectra most like TARGET: a TARGETID, or a file with a spectrum.
 
@@ -144,6 +147,19 @@ def similar(
         if found.notice:
             click.echo(f"skysift: {found.notice}", err=True)
         _emit(survey, found.rows, out, form)
+        if picture:
+            _draw(survey, found, picture)
+
+
+def _draw(survey: Survey, found: Alike, path: str) -> None:
+    from pipeline.access.picture import save_gallery
+
+    rows = ([dict(found.query)] if found.query else []) + found.rows.slice(0, DRAWN).to_pylist()
+    sources = [survey.spectrum(row["targetid"], coadd=row["coadd"]) for row in rows]
+    said = [f"{row['targetid']}   z {row['z']:.3f}   S/N {row['snr']:.1f}"
+            + (f"   distance {row['distance']:.2f}, of random pairs {row['distance_percentile']:.3g}% are nearer"
+               if "distance" in row else "   what was asked about") for row in rows]  # fmt: skip
+    click.echo(f"picture  {save_gallery(sources, said, path)}", err=True)
 
 
 @click.command()

@@ -13,6 +13,7 @@ from pipeline.commands.context import configured
 from pipeline.config import Config
 
 if TYPE_CHECKING:
+    from pipeline.session import Session
     from pipeline.stages.compare import Comparison
     from pipeline.stores.registry import Model
 
@@ -116,27 +117,37 @@ def compare(config: Config, model: tuple[str, ...], as_json: bool) -> None:
 @click.argument("model")
 @configured
 def promote(config: Config, model: str) -> None:
-    """Let MODEL's scores and vectors be the ones that everybody sees."""
+    """Let MODEL's scores and vectors be the ones that everybody sees.
+
+    The catalog's files beside the reports of its runs are written anew.
+    """
     from pipeline.session import opened
     from pipeline.stores import registry
 
     with opened(config) as session:
         found = registry.promote(session.conn, model)
-        session.vectors.set_alias(found.model_id)
-    click.echo(f"model {found.model_id} is promoted")
+        _shown(session, found, "is promoted")
 
 
 @models.command()
 @configured
 def rollback(config: Config) -> None:
-    """Go back to the model that was promoted before."""
+    """Go back to the model that was promoted before; its catalog's files are written anew."""
     from pipeline.session import opened
     from pipeline.stores import registry
 
     with opened(config) as session:
         found = registry.rollback(session.conn)
-        session.vectors.set_alias(found.model_id)
-    click.echo(f"model {found.model_id} is promoted again")
+        _shown(session, found, "is promoted again")
+
+
+def _shown(session: Session, model: Model, what: str) -> None:
+    from pipeline.report.files import write_catalog
+
+    session.vectors.set_alias(model.model_id)
+    click.echo(f"model {model.model_id} {what}")
+    for path in write_catalog(session):
+        click.echo(f"wrote {path}")
 
 
 @models.command()

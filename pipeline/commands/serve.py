@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from importlib.metadata import version
 
 import click
 
@@ -56,7 +57,8 @@ def serve(
         click.echo(f"skysift serves http://{host}:{port}/docs (TAP: /tap, cone search: /scs)", err=True)
         app = create_app(survey, known=known, rate=rate)
         uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-                    timeout_keep_alive=30, limit_concurrency=500, h11_max_incomplete_event_size=65_536)  # fmt: skip
+                    headers=[("server", f"skysift/{version('skysift')}")], timeout_keep_alive=30,
+                    limit_concurrency=500, h11_max_incomplete_event_size=65_536)  # fmt: skip
 
 
 def _loopback(host: str) -> bool:

@@ -13,24 +13,34 @@ from pipeline.stores.postgres import fetch_table, transaction
 NAMES = ("anomalies.fits", "anomalies.parquet")
 
 
-def write_catalog(session: Session) -> list[Path]:
-    """Write the promoted catalog where the run's model is the promoted one; return the files.
+def write_catalog(session: Session, *, run_id: str = "") -> list[Path]:
+    """Write the promoted catalog beside the report of each run that the promoted model scored; return the files.
+
+    Args:
+        session: the stores and the workspace.
+        run_id: of this run alone; nothing is written where another model scored it.
 
     Raises:
         StoreError: PostgreSQL does not answer, or a file cannot be written.
     """
-    run, model = runs.find_run(session.conn, session.config.run), registry.promoted_model(session.conn)
-    if run is None or model is None or model.model_id != run.model_id:
+    model = registry.promoted_model(session.conn)
+    if model is None:
+        return []
+    scored = [run for run in runs.list_runs(session.conn) if run.model_id == model.model_id]
+    chosen = [run for run in scored if run_id in ("", run.run_id)]
+    if not chosen:
         return []
     with transaction(session.conn) as cur:
         rows = fetch_table(cur, QUERY)
         tables = catalog.described_tables(fetch_table(cur, catalog.DESCRIBED, (list(catalog.TABLES),)))
-        cur.execute("SELECT inputs_hash FROM runs WHERE run_id = %s", (run.run_id,))
-        found = cur.fetchone() or ("",)
-    survey = run.config.get("survey", {})
-    source = {"run_id": run.run_id, "survey_root": survey.get("root"), "survey_catalog": survey.get("catalog")}
-    about = header(vars(model), source | {"inputs_hash": found[0]}, run.config)
-    folder = session.config.workspace / "reports" / run.run_id
-    folder.mkdir(parents=True, exist_ok=True)
     told = catalog.descriptions(tables)
-    return [formats.write(rows, folder / name, descriptions=told, header=about) for name in NAMES]
+    files = []
+    for run in chosen:
+        survey = run.config.get("survey", {})
+        source = {"run_id": run.run_id, "survey_root": survey.get("root"), "survey_catalog": survey.get("catalog"),
+                  "inputs_hash": run.inputs_hash}  # fmt: skip
+        about = header(vars(model), source, run.config)
+        folder = session.config.workspace / "reports" / run.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        files += [formats.write(rows, folder / name, descriptions=told, header=about) for name in NAMES]
+    return files

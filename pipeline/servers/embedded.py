@@ -23,7 +23,7 @@ _NO_PID = 2**22 + 1  # above Linux's largest
 _SETTINGS = """
 # Written by skysift. Loading is bulk work that can be done again: commits need not wait for the disk (they stay
 # atomic, and are only late), and a table filled in the transaction that made it needs no write-ahead log. The
-# other cores are Ray's.
+# other cores are Ray's. Shared buffers take memory only once a catalog fills them: 1.6 million spectra, 1 GB.
 listen_addresses = ''
 unix_socket_permissions = 0700
 synchronous_commit = off
@@ -31,7 +31,7 @@ wal_level = minimal
 max_wal_senders = 0
 max_wal_size = 2GB
 checkpoint_timeout = 15min
-shared_buffers = 256MB
+shared_buffers = 1GB
 work_mem = 64MB
 maintenance_work_mem = 256MB
 jit = off

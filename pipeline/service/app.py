@@ -82,7 +82,7 @@ def _looks(survey: Survey) -> dict[str, Callable[[], Any]]:
     return {
         "postgres": lambda: survey.model_id,
         "milvus": lambda: survey.neighbours().alive(),
-        "objects": lambda: survey.model(),
+        "objects": survey.check_objects,
     }
 
 

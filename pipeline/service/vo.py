@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
@@ -13,7 +16,7 @@ from starlette.datastructures import URL
 from starlette.responses import Response
 
 from pipeline.access import catalog, formats
-from pipeline.access.columns import column, vo_unit
+from pipeline.access.columns import column
 from pipeline.access.filters import Cone
 from pipeline.access.survey import Survey
 from pipeline.access.votable import votable
@@ -222,31 +225,50 @@ def availability(survey: The) -> Response:
 
 @router.get("/tap/tables")
 def tables(survey: The) -> Response:
-    """The published tables and their columns."""
+    """The published tables and their columns, as TAP_SCHEMA has them."""
     try:
-        told = catalog.tables(survey.reader)
+        columns = survey.reader.rows(_COLUMNS).to_pylist()
+        keys = survey.reader.rows(_KEYS).to_pylist()
     except SkysiftError as error:
         return explained(error, vo=True)
-    head = f'<vosi:tableset xmlns:vosi="{_IVOA}/VOSITables/v1.0" {_SCHEMA}>'
-    parts = [f"{_XML}{head}\n<schema><name>public</name>\n"]
-    for name, about in told.items():
-        said = escape(about["description"])
-        parts.append(f'<table type="view"><name>{name}</name><description>{said}</description>\n')
-        parts += [_column(attribute, kind, said) for attribute, (kind, said) in about["columns"].items()]
-        parts.append("</table>\n")
-    return Response("".join([*parts, "</schema>\n</vosi:tableset>\n"]), media_type="text/xml")
+    parts = [f'{_XML}<vosi:tableset xmlns:vosi="{_IVOA}/VOSITables/v1.0" {_SCHEMA}>\n']
+    for schema, of_schema in groupby(columns, itemgetter("schema_name")):
+        parts.append(f"<schema><name>{schema}</name>\n")
+        for table, of_table in groupby(of_schema, itemgetter("table_name")):
+            rows = list(of_table)
+            parts.append(f'<table type="view"><name>{table}</name>')
+            parts.append(f"<description>{escape(rows[0]['about'] or '')}</description>\n")
+            parts += map(_column, rows)
+            parts += [_key(key) for key in keys if key["from_table"] == table]
+            parts.append("</table>\n")
+        parts.append("</schema>\n")
+    return Response("".join([*parts, "</vosi:tableset>\n"]), media_type="text/xml")
 
 
-_KINDS = {"bigint": "long", "integer": "int", "smallint": "short", "real": "float", "double precision": "double",
-          "boolean": "boolean", "numeric": "double"}  # fmt: skip
+_COLUMNS = """
+    SELECT t.schema_name, t.table_name, t.description AS about, c.column_name, c.datatype, c.arraysize, c.description,
+           c.unit, c.ucd, c.indexed, c.std
+    FROM tap_schema.tables t JOIN tap_schema.columns c ON c.table_name = t.table_name
+    ORDER BY t.schema_name, t.table_index, t.table_name, c.column_index"""
+_KEYS = """
+    SELECT k.from_table, k.target_table, k.description, c.from_column, c.target_column
+    FROM tap_schema.keys k JOIN tap_schema.key_columns c ON c.key_id = k.key_id ORDER BY k.key_id"""
 
 
-def _column(name: str, kind: str, said: str) -> str:
-    known = column(name)
-    base, _, array = kind.partition("[")
-    size = ' arraysize="*"' if array or base not in _KINDS else ""
-    unit = f"<unit>{escape(vo_unit(name))}</unit>" if known.unit else ""
-    ucd = f"<ucd>{escape(known.ucd)}</ucd>" if known.ucd else ""
-    form = f'<dataType xsi:type="vs:VOTableType"{size}>{_KINDS.get(base, "unicodeChar")}</dataType>'
-    about = f"<name>{escape(name)}</name><description>{escape(said)}</description>{unit}{ucd}"
-    return f"<column>{about}{form}</column>\n"
+def _column(row: dict[str, Any]) -> str:
+    """A column; the order of its parts is VODataService's."""
+    told = "".join(
+        f"<{part}>{escape(row[name])}</{part}>"
+        for part, name in (("name", "column_name"), ("description", "description"), ("unit", "unit"), ("ucd", "ucd"))
+        if row[name]
+    )
+    size = ' arraysize="*"' if row["arraysize"] else ""
+    form = f'<dataType xsi:type="vs:VOTableType"{size}>{row["datatype"]}</dataType>'
+    flag = "<flag>indexed</flag>" if row["indexed"] else ""
+    return f'<column std="{"true" if row["std"] else "false"}">{told}{form}{flag}</column>\n'
+
+
+def _key(key: dict[str, Any]) -> str:
+    pair = f"<fromColumn>{key['from_column']}</fromColumn><targetColumn>{key['target_column']}</targetColumn>"
+    return (f"<foreignKey><targetTable>{key['target_table']}</targetTable><fkColumn>{pair}</fkColumn>"
+            f"<description>{escape(key['description'])}</description></foreignKey>\n")  # fmt: skip

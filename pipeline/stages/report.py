@@ -28,7 +28,7 @@ def report(session: Session) -> Path:
     contents = data.gather(session)
     run, model_id = contents.facts.run, contents.facts.model_id or ""
     runs.record_metrics(session.conn, run, "report", measure(contents.catalog), model_id=model_id)
-    write_catalog(session)
+    write_catalog(session, run_id=session.config.run)
     text = render(replace(contents, metrics=data.metrics(session.conn, run, model_id)))
     return write_file(session.config.workspace / "reports" / run / "report.html", text.encode())
 

@@ -64,6 +64,7 @@ class Reader:
         self._url = reader_url(url)
         self._seconds = seconds
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
+        self._columns: dict[str, list[str]] = {}
         self._schemas: dict[str, pa.Schema] = {}  # of our own queries that name their columns: asked for once
 
     def rows(self, query: str, arguments: Arguments = (), *, seconds: float | None = None) -> pa.Table:
@@ -80,6 +81,12 @@ class Reader:
         if "*" not in query:
             self._schemas[query] = schema
         return found
+
+    def columns(self, view: str) -> list[str]:
+        """Return the names of a published view's columns; they are asked for once."""
+        if view not in self._columns:
+            self._columns[view] = self.rows(f"SELECT * FROM {view} LIMIT 0").column_names
+        return self._columns[view]
 
     def answer(self, query: str, *, limit: int = MAX_ROWS, seconds: float | None = None) -> Answer:
         """Return at most ``limit`` rows of somebody's SELECT.

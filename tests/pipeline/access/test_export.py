@@ -113,6 +113,83 @@ def test_matching_by_targetid_knows_published_layouts(survey: Survey, tmp_path: 
         assert np.asarray(table["TARGETID"])[int(row["file_ai_civ"])] == row["targetid"]
 
 
+def _published(name: str, ids: np.ndarray) -> Table:
+    """Rows with the columns of a published catalog, in its order and kinds."""
+    n = len(ids)
+    number, place, troughs = np.linspace(1, 2, n), np.linspace(10, 20, n), np.zeros((n, 5), np.float32)
+    words = np.full(n, "QSO", "S6")
+    columns: dict[str, dict[str, object]] = {
+        "bal": {  # EDR's, cut to those of each kind
+            "TARGETID": ids, "Z": number, "ZERR": number, "ZWARN": np.zeros(n, np.int64), "SPECTYPE": words,
+            "COADD_FIBERSTATUS": np.zeros(n, np.int32), "TARGET_RA": place, "TARGET_DEC": place, "MORPHTYPE": words,
+            "EBV": number, "MASKBITS": np.zeros(n, np.int16), "BI_CIV": number, "ERR_BI_CIV": number,
+            "NCIV_2000": np.ones(n, np.int32), "VMIN_CIV_2000": troughs, "VMAX_CIV_2000": troughs, "AI_CIV": number,
+            "ERR_AI_CIV": number, "NCIV_450": np.ones(n, np.int32), "VMIN_CIV_450": troughs, "SNR_CIV": number,
+        },
+        "dla_toolkit": {  # DR1's v2.0
+            "TARGETID": ids, "RA": place, "DEC": place, "Z_QSO": number, "SNR_FOREST": number, "SNR_REDSIDE": number,
+            "DLAID": np.array([f"{one}00" for one in ids], "S24"), "Z_DLA": number, "Z_DLA_ERR": number,
+            "NHI": number + 19, "NHI_ERR": number, "COEFF": troughs[:, :4], "DELTACHI2": number,
+        },
+        "dla_cnn_gp": {
+            "TARGET_RA": place, "TARGET_DEC": place, "Z_QSO": number, "TARGETID": ids, "S2N": number,
+            "DLAID": np.array([f"{one}000" for one in ids], "S24"), "CNN_NHI": np.zeros(n), "GP_NHI": number + 19,
+            "CNN_Z_DLA": np.zeros(n), "GP_Z_DLA": number,
+        },
+        "prospect": {
+            "TARGETID": ids, "EXPID": np.ones(n, int), "Redrock_spectype": words.astype(str), "Redrock_z": number,
+            "VI_scanner": np.full(n, "abc"), "VI_quality": np.full(n, 4), "VI_issue": np.full(n, "--"),
+            "VI_z": number, "VI_spectype": words.astype(str), "VI_comment": np.full(n, "BAL, strong"),
+        },
+        "vi_merged": {
+            "TARGETID": ids, "Redrock z": number, "best z": number, "best quality": np.full(n, 3.5),
+            "best spectype": words.astype(str), "all VI issues": np.full(n, "RC"),
+        },
+    }  # fmt: skip
+    return Table(columns[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "layout", "kept"),
+    [
+        ("bal", "fits", "BAL", ("z", "bi_civ", "nciv_450", "snr_civ")),
+        ("dla_toolkit", "fits", "DLA", ("dlaid", "z_dla", "z_dla_err", "nhi", "deltachi2")),
+        ("dla_cnn_gp", "fits", "DLA", ("dlaid", "gp_nhi", "cnn_z_dla")),
+        ("prospect", "csv", "visual inspection", ("vi_z", "vi_quality", "vi_spectype", "vi_comment")),
+        ("vi_merged", "csv", "visual inspection", ("best_z", "best_quality", "best_spectype")),
+    ],
+)
+def test_each_published_layout_is_known(
+    survey: Survey, tmp_path: Path, name: str, ending: str, layout: str, kept: tuple[str, ...]
+) -> None:
+    rows = survey.query("SELECT targetid FROM anomaly_catalog WHERE rank <= 30 ORDER BY rank")
+    table = _published(name, np.asarray(rows["targetid"], np.int64))
+    table.write(tmp_path / f"theirs.{ending}", format={"csv": "ascii.csv", "fits": "fits"}[ending])
+    found = crossmatch(survey.reader, str(tmp_path / f"theirs.{ending}"))
+    assert (found.layout, found.how) == (layout, "by TARGETID")
+    assert {f"file_{one}" for one in kept} <= set(found.rows.column_names)
+    assert not {"file_vmin_civ_2000", "file_coeff", "file_expid"} & set(found.rows.column_names)
+    first = next(one for one in found.rows.to_pylist() if one["rank"] == 1)
+    original = table[np.flatnonzero(np.asarray(table["TARGETID"]) == first["targetid"])[0]]
+    for one in kept:
+        theirs = next(column for column in table.colnames if column.lower().replace(" ", "_") == one)
+        value = original[theirs]
+        assert first[f"file_{one}"] == (value.decode() if isinstance(value, bytes) else value)
+
+
+@pytest.mark.parametrize("name", ["QSO_cat_fuji_dark_healpix_with_main", "QSO_cat_fuji_dark_tile"])
+def test_desis_own_quasar_catalogs_are_known(survey: Survey, shared_data: Path, tmp_path: Path, name: str) -> None:
+    table = Table.read(shared_data / "desi" / f"{name}.fits.gz", hdu="QSO_CAT")
+    rows = survey.query("SELECT targetid, ra, dec FROM anomaly_catalog WHERE rank <= 5 ORDER BY rank")
+    table["TARGETID"][:5], table["TARGET_RA"][:5], table["TARGET_DEC"][:5] = rows["targetid"], rows["ra"], rows["dec"]
+    table.write(tmp_path / f"{name}.fits.gz")
+    for by in ("targetid", "position"):
+        found = crossmatch(survey.reader, str(tmp_path / f"{name}.fits.gz"), by=by)
+        assert (found.layout, found.n_file) == ("QSO", len(table))
+        assert set(rows["targetid"]) <= set(found.rows["targetid"].to_pylist())
+        assert {"file_z", "file_lastnight"} <= set(found.rows.column_names)
+
+
 def test_matching_by_position_takes_the_nearest(survey: Survey, tmp_path: Path) -> None:
     table = _theirs(survey)["TARGET_RA", "TARGET_DEC"]
     table["TARGET_DEC"] += 0.5 / 3600

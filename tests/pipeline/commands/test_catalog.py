@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from astropy.table import Table
 from click.testing import CliRunner
+from matplotlib.image import imread
 
 from pipeline import Survey
 from pipeline.cli import skysift
-from pipeline.errors import InputError, NotFoundError, QueryError
+from pipeline.errors import InputError, NotFoundError, QueryError, StoreError
 
 from ..conftest import Sifted
 
@@ -96,6 +97,17 @@ def test_similar(call: Callable[..., str], sifted: Sifted, strangest: int, tmp_p
         call("similar", "5")
     with pytest.raises(InputError, match="cannot be read"):
         call("similar", str(tmp_path / "none.fits"))
+
+
+def test_similar_draws_the_target_and_what_is_like_it(call: Callable[..., str], strangest: int, tmp_path: Path) -> None:
+    heights = []
+    for k in (1, 9):
+        path = tmp_path / f"{k}.png"
+        assert f"picture  {path}" in call("similar", str(strangest), "-k", str(k), "--picture", str(path))
+        heights.append(len(imread(path)))
+    assert heights[1] / heights[0] == pytest.approx((0.5 + 1.35 * 7) / (0.5 + 1.35 * 2), rel=0.01)
+    with pytest.raises(StoreError, match="cannot write the picture"):
+        call("similar", str(strangest), "--picture", str(tmp_path / "none" / "a.png"))
 
 
 def test_show_tells_a_story_and_draws(call: Callable[..., str], strangest: int, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner
 
 from pipeline.cli import skysift
 from pipeline.errors import ModelError, StoreError
-from pipeline.stores import catalog, postgres, registry
+from pipeline.stores import catalog, postgres, registry, runs
 from pipeline.stores.postgres import Connection, transaction
 from pipeline.stores.vectors import ALIAS, VectorStore
 
@@ -92,6 +94,24 @@ def test_promote_and_rollback_move_scores_and_vectors_together(run: Run, store: 
     assert "model bb22 is promoted again" in run("models", "rollback")
     assert _alias(store) == "skysift_bb22"
     assert catalog.read_anomalies(conn, 1)["model_id"].to_pylist() == ["bb22"]
+
+
+@pytest.mark.usefixtures("store")
+def test_each_promoted_run_has_its_catalogs_files(run: Run, conn: Connection, tmp_path: Path) -> None:
+    for name, model in (("first", "aa11"), ("second", "bb22")):
+        runs.register_run(conn, name, {"run": name}, "hash")
+        runs.enter_stage(conn, name, "score", model)
+    output = run("models", "promote", "aa11")
+    reports = tmp_path / "workspace" / "reports"
+    assert f"wrote {reports / 'first' / 'anomalies.fits'}" in output
+    assert not (reports / "second").exists()
+    assert fits.getheader(reports / "first" / "anomalies.fits", "CATALOG")["MODEL"] == "aa11"
+    run("models", "rollback")
+    assert pq.read_schema(reports / "second" / "anomalies.parquet").metadata[b"model"] == b"bb22"
+    (reports / "first" / "anomalies.fits").unlink()
+    (reports / "first" / "anomalies.fits").mkdir()
+    with pytest.raises(StoreError, match=r"anomalies\.fits"):
+        run("models", "promote", "aa11")
 
 
 def test_delete(run: Run, store: VectorStore, conn: Connection) -> None:

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from pipeline import Survey
 from pipeline.cli import skysift
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError
 from pipeline.service import tokens
 from pipeline.service.app import create_app
 
@@ -127,48 +127,3 @@ def test_metrics_count_by_route(client: TestClient) -> None:
     text = client.get("/metrics").text
     assert 'skysift_requests_total{route="/v1/objects/{targetid}",status="404"}' in text
     assert "skysift_request_seconds_bucket" in text
-
-
-DOWN = {
-    "reader": ("postgres", "PostgreSQL at here: unreachable"),
-    "vectors": ("milvus", "Milvus at here: unreachable"),
-    "objects": ("objects", "s3://here cannot be reached"),
-}
-
-
-class _Down:
-    """A store of which nothing can be had."""
-
-    def __init__(self, said: str) -> None:
-        self._said = said
-
-    def __getattr__(self, name: str) -> object:
-        raise StoreError(self._said)
-
-
-@pytest.mark.parametrize("store", DOWN)
-def test_a_store_that_is_down_is_named_and_the_rest_works(served: Survey, store: str) -> None:
-    name, said = DOWN[store]
-    with TestClient(create_app(served), raise_server_exceptions=False) as well:
-        row = well.get("/v1/anomalies?limit=1").json()["rows"][0]
-    urls = {
-        "postgres": "/v1/anomalies", "milvus": f"/v1/similar/{row['targetid']}",
-        "objects": f"/v1/spectra/{row['spectrum_id']}?reconstruct=false",
-    }  # fmt: skip
-    needs = {"postgres": ("postgres", "milvus", "objects"), "milvus": ("milvus",), "objects": ("objects",)}[name]
-    with Survey(config=served.config) as broken:
-        _ = broken.server_url
-        broken.__dict__[store] = _Down(said)
-        with TestClient(create_app(broken), raise_server_exceptions=False) as client:
-            for part, url in urls.items():
-                answer = client.get(url)
-                if part in needs:
-                    assert answer.status_code == 503
-                    assert answer.json()["error"] == {"code": f"{name}_down", "message": said}
-                    assert answer.headers["retry-after"]
-                else:
-                    assert answer.status_code == 200, (store, part, answer.text)
-            ready = client.get("/ready")
-            assert ready.status_code == 503
-            assert ready.json()[name] == said
-            assert client.get("/health").status_code == 200
