@@ -123,7 +123,7 @@ def _layers(n_features: int, n_out: int) -> list[nn.Module]:
 
 def _moments(features_NF: Tensor) -> tuple[Tensor, Tensor]:
     """Return means and standard deviations, [F] each; the features are many and stay as narrow as they are."""
-    parts = features_NF.split(PART)
+    parts = [features_NF[at : at + PART] for at in range(0, len(features_NF), PART)]
     mean_F = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(features_NF)
     square_F = torch.stack([torch.square(part.double() - mean_F).sum(0) for part in parts]).sum(0)
     return mean_F, (square_F / max(len(features_NF) - 1, 1)).sqrt()
