@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.conftest import Cluster
-from tests.helm.conftest import CHART, Manifests, pod_templates
+from tests.helm.conftest import CHART, Manifest, Manifests, pod_templates
+from tests.helm.test_policy import CHANGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -34,6 +37,42 @@ def test_a_wrong_template_is_refused(bare: Cluster, rendered: Manifests) -> None
     job["spec"]["submisionMode"] = "K8sJobMode"
     command = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
     assert "submisionMode" in bare.kubectl(*command, stdin=json.dumps(job), check=False)
+
+
+@pytest.fixture
+def policy(bare: Cluster, rendered: Manifests) -> Iterator[None]:
+    """The admission policy and the launcher's account in the namespace, without the rest of the chart."""
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "Role", "RoleBinding")
+    objects = [each for kind in kinds for each in rendered.of(kind)]
+    objects += [each for each in rendered.of("ServiceAccount") if each["metadata"]["name"].endswith("-launcher")]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    bare.kubectl("create", "-f", "-", stdin=text)
+    yield
+    bare.kubectl("delete", "-f", "-", stdin=text)
+
+
+@pytest.mark.usefixtures("policy")
+def test_users_are_held_to_the_templates_and_admins_are_not(bare: Cluster, rendered: Manifests) -> None:
+    """As the launcher's account, with the chart's own Role; `authorizer` and the types of CEL are the server's own."""
+    user = f"--as=system:serviceaccount:{bare.namespace}:skysift-launcher"
+
+    def said(job: Manifest, *words: str) -> str:
+        job["metadata"] |= {"namespace": bare.namespace, "name": "tried"}
+        return bare.kubectl("create", "--dry-run=server", *words, "-f", "-", stdin=json.dumps(job), check=False)
+
+    def evil() -> Manifest:
+        job = rendered.templates()["tiny"]
+        CHANGES["image"][0](job)
+        return job
+
+    bare.until("the policy", lambda: "denied request" in said(evil(), user), 60)
+    assert "created" in said(evil())
+    for profile, job in rendered.templates().items():
+        assert "created" in said(copy.deepcopy(job), user), profile
+        for name, (change, message) in CHANGES.items():
+            changed = copy.deepcopy(job)
+            change(changed)
+            assert message in said(changed, user), (profile, name)
 
 
 def test_all_stores_are_reachable(cluster: Cluster) -> None:

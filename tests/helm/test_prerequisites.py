@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.helm import schemas
-from tests.helm.conftest import ROOT, Manifest, Render, containers, pod_templates
+from tests.helm.conftest import ROOT, Manifest, Render, containers, helm, pod_templates
 
 K8S = ROOT / "k8s"
 UNITS = {"": 1.0, "m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -94,6 +95,19 @@ def test_the_cohort_admits_one_survey_of_fixed_size(whole_run: tuple[dict[str, f
         ]
         assert len(quotas) == len(queues)
         assert sum(map(_amount, quotas)) >= run[name], name
+
+
+def test_the_operators_own_cpu_limit_is_gone(tmp_path: Path) -> None:
+    """KubeRay's chart 1.7 limits its operator to 100m CPU, below what we request; Helm merges the two."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: operator, version: 1.7.0}", encoding="utf-8")
+    (tmp_path / "values.yaml").write_text("resources: {limits: {cpu: 100m, memory: 512Mi}}", encoding="utf-8")
+    (tmp_path / "templates" / "x.yaml").write_text("{{ toYaml .Values.resources }}", encoding="utf-8")
+    done = helm("template", "operator", tmp_path, "--values", K8S / "kuberay-values.yaml", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resources = yaml.safe_load(done.stdout)
+    assert resources["limits"] == {"memory": "1Gi"}
+    assert _amount(resources["requests"]["memory"]) <= _amount(resources["limits"]["memory"])
 
 
 def test_lifecycle_rules_follow_the_stores_folders() -> None:

@@ -99,9 +99,9 @@ spec:
             command: {{ include "skysift.stop" .root }}
       ports:
         # The head's Service gets these ports and no others, where KubeRay makes it one with an address of its own.
-        - {name: gcs-server, containerPort: 6379}
-        - {name: dashboard, containerPort: 8265}
-        - {name: metrics, containerPort: 8080}
+        - {name: gcs-server, containerPort: 6379, protocol: TCP}
+        - {name: dashboard, containerPort: 8265, protocol: TCP}
+        - {name: metrics, containerPort: 8080, protocol: TCP}
       {{- include "skysift.mounts" . | nindent 6 }}
       resources: {{- include "skysift.resources" .profile.head | nindent 8 }}
 {{- end }}
@@ -152,7 +152,7 @@ template:
         {{- include "skysift.container" .root | nindent 8 }}
         env: {{- include "skysift.env" (dict "root" .root "stores" (list "objects")) | nindent 10 }}
         ports:
-          - {name: metrics, containerPort: 8080}
+          - {name: metrics, containerPort: 8080, protocol: TCP}
         {{- include "skysift.mounts" . | nindent 8 }}
         resources: {{- include "skysift.resources" .group | nindent 10 }}
 {{- end }}
