@@ -89,7 +89,7 @@ class VectorStore:
 
     @property
     def _lite(self) -> bool:
-        return "lite" in self.version.lower()
+        return self.version.startswith("milvus_lite")  # the server of the ``milvus`` wheel calls itself v2.3.5-lite
 
     def too_small(self, model_id: str) -> str:
         """Say that Milvus Lite holds more vectors than it is made for, and what to do; empty where all is well."""

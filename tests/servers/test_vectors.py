@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.stores.registry import collection_name
 from pipeline.stores.vectors import ALIAS, SCALARS, VectorStore
 
 pytestmark = pytest.mark.servers
@@ -54,6 +55,14 @@ def _rows(ids: NDArray[np.int64], vectors: NDArray[np.float32], **scalars: NDArr
 
 def test_version(store: VectorStore) -> None:
     assert "2.3.5" in store.version or "lite-3.2" in store.version
+
+
+def test_a_server_has_a_graph_and_lite_compares_with_all(
+    request: pytest.FixtureRequest, store: VectorStore, model: str
+) -> None:
+    of_lite = request.node.callspec.params["store"] == "milvus_lite_uri"
+    name = collection_name(model)
+    assert store._client.describe_index(name, "embedding")["index_type"] == ("FLAT" if of_lite else "HNSW")
 
 
 def test_written_vectors_are_found_at_once(store: VectorStore, model: str) -> None:
