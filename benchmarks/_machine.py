@@ -15,7 +15,7 @@ def processor() -> str:
     return platform.machine()
 
 
-def machine() -> str:
-    """Processor, cores and memory."""
+def machine(cores: int | None = None) -> str:
+    """Processor, cores (those used, where not all are) and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
+    return f"{processor()}, {cores or len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"

@@ -37,7 +37,7 @@ from benchmarks._anomaly_unseen import told, unseen, without_detector
 from benchmarks._anomaly_variants import Variant
 from benchmarks._anomaly_verdicts import Judgement, judgement
 from benchmarks._anomaly_yardstick import yardstick
-from benchmarks._machine import processor
+from benchmarks._machine import machine
 
 SEED = 20_261_120  # of the simulated survey; development used others
 RESULTS = Path(__file__).parent / "results"
@@ -212,13 +212,11 @@ def _parsed() -> tuple[Options, bool]:
 
 
 def _title(options: Options, seconds: float) -> list[str]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    machine = f"{processor()}, {options.jobs} cores, {memory:.0f} GB, {device}"
     words = [word for word in sys.argv[1:] if word != "--write"]
     command = " ".join(["python -m benchmarks.anomaly", *_without_folder(words)])
     each = ", ".join(f"{name} {len(sky.Part(options.folder / name).flux):,}" for name in sky.PARTS)
-    when = f"{time.strftime('%Y-%m-%d')} · {machine} · Python {platform.python_version()}"
+    when = f"{time.strftime('%Y-%m-%d')} · {machine(options.jobs)}, {device} · Python {platform.python_version()}"
     lines = [f"{when} · `{command}` · {seconds:.0f} s, what the folder kept apart"]
     lines += ["", f"Seed {options.seed}. Spectra: {each}."]
     return lines

@@ -278,7 +278,7 @@ def _density(vae: VAE, training: Prepared, seed: int) -> Flow:
     with torch.no_grad():
         for _, group, latent_GD, _ in fitted_groups(vae, training):
             latents.append(latent_GD)
-            given.append(conditions(group, vae.grid.redshift(group.offset_B - group.slip_B)))
+            given.append(conditions(group, vae.grid.redshift(group.offset_B - group.slip_B).float()))
     return Flow.fit(torch.cat(latents), torch.cat(given), seed)
 
 

@@ -70,8 +70,8 @@ class RestGrid:
         return np.asarray(FIRST_WAVELENGTH * 10.0 ** (bins * STEP), np.float64)
 
     def redshift(self, offset_B: torch.Tensor) -> torch.Tensor:
-        """Return the redshifts, to half a bin, of rest-frame bins of the first observed bin, [B]."""
-        return torch.pow(10.0, (self.max_shift - offset_B).float() * STEP) - 1.0
+        """Return the redshifts of rest-frame bins of the first observed bin, or of places between them, float64 [B]."""
+        return torch.pow(10.0, (self.max_shift - offset_B.double()) * STEP) - 1.0
 
     def offset(self, z_B: torch.Tensor) -> torch.Tensor:
         """Return the rest-frame bin of each spectrum's first observed bin, int64 [B].

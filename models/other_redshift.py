@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.basis import pairs
-from models.grid import FIRST_WAVELENGTH, N_NATIVE, N_OBSERVED, PIXEL, STEP, RestGrid
+from models.grid import FIRST_WAVELENGTH, N_NATIVE, N_OBSERVED, PIXEL
 from models.redshift import COARSE, REACH, TERMS, evidence_of, top_of_parabola
 from models.vae import VAE, Prepared
 
@@ -62,7 +62,7 @@ def other_redshifts(vae: VAE, spectra: Prepared) -> OtherRedshifts:
     offset_B, best_B = _best(evidence_BS, apart_BS >= APART)
     second = _best(evidence_BS, (apart_BS >= APART) & ((place_S - offset_B[:, None]).abs() >= APART))
     return OtherRedshifts(
-        _redshift(vae.grid, offset_B), best_B - here_B, _redshift(vae.grid, second[0]), second[1] - here_B
+        vae.grid.redshift(offset_B), best_B - here_B, vae.grid.redshift(second[0]), second[1] - here_B
     )
 
 
@@ -162,7 +162,3 @@ def _best(evidence_BS: Tensor, allowed_BS: Tensor) -> tuple[Tensor, Tensor]:
     fraction_B = torch.where(inside, top_of_parabola(left, centre, right), 0.0)
     top_B = evidence_BS.gather(1, best_B[:, None])[:, 0] + 0.25 * fraction_B * (right - left)
     return COARSE * (best_B + fraction_B), top_B
-
-
-def _redshift(grid: RestGrid, offset_B: Tensor) -> Tensor:
-    return 10.0 ** ((grid.max_shift - offset_B.double()) * STEP) - 1.0
