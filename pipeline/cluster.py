@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,21 @@ def _start(settings: dict[str, Any]) -> None:
             never_came_up = type(error) is Exception or "Timed out waiting for file" in str(error)
             if not never_came_up:  # all others name what is wrong
                 raise
+            _end_half_started(error)
             if not left:
                 raise RuntimeError(str(error)) from error
             ray.shutdown()
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the daemons of a node that never came up: Ray forgets them, and they would run for as long as we do."""
+    from ray._private.node import Node
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=True)
+            return
 
 
 @contextmanager
