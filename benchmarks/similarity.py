@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import torch
 from milvus import MilvusServer, MilvusServerConfig
@@ -35,7 +37,8 @@ BLOCK = 65_536
 FILTER = "p_value < 0.01"
 ALLOWED = {"": 10.0, FILTER: 15.0}  # ms
 RECALL, RATE = 0.99, 80_000  # asked for; vectors/s
-CALM = 10  # s without a change of segments
+CALM = 10  # s without a change of segments and without work
+IDLE = 25.0  # percent of a CPU
 WHOLE = 0.3  # standardised share of the range that a spectrum without gaps has
 SEALED = 3  # SegmentState of Milvus
 RESULTS = Path(__file__).parent / "results" / "similarity.md"
@@ -82,20 +85,28 @@ def load(store: VectorStore, vectors: NDArray[np.float32], fields: Fields) -> fl
     return len(vectors) / (time.perf_counter() - start)
 
 
-def settle(store: VectorStore, count: int) -> list[int]:
-    """Wait until all is indexed, compacted and in memory; return the rows of each segment."""
+def settle(store: VectorStore, count: int, server: psutil.Process) -> list[int]:
+    """Wait until all is indexed, compacted and in memory and the server has nothing to do; return segments' rows.
+
+    What compaction wrote is indexed again while the old segments answer, and no call says so: the server's idling does.
+    """
     store.flush(MODEL)
     connection, name = store._client._get_connection(), collection_name(MODEL)
     before: dict[int, int] = {}
     calm = 0
     while calm < CALM:
-        time.sleep(1)
+        idle = server.cpu_percent(interval=1) < IDLE
         told = store._client.describe_index(name, "embedding")  # pending_index_rows counts compacted segments too
         found = {one.segmentID: one.num_rows for one in connection.get_query_segment_info(name)
                  if one.indexID and one.state == SEALED}  # fmt: skip
-        steady = found == before and sum(found.values()) == count and told.get("state") == "Finished"
+        steady = idle and found == before and sum(found.values()) == count and told.get("state") == "Finished"
         calm, before = calm + 1 if steady else 0, found
     return sorted(before.values(), reverse=True)
+
+
+def say(text: str) -> None:
+    """Show what is being done."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,7 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     if given.index:
         INDEX.update(M=given.index[0], efConstruction=given.index[1])
+    say("drawing vectors, and their nearest by brute force")
     vectors, asked = draw(given.model, given.vectors), draw(given.model, QUERIES, seed=9)
     rng = np.random.default_rng(2)
     fields = {"z": rng.uniform(0, 4, len(vectors)), "p_value": rng.uniform(0, 1, len(vectors)),
@@ -153,7 +165,8 @@ def main() -> None:
         server.start()
         try:
             store = VectorStore.open(f"http://127.0.0.1:{server.listen_port}")
-            lines = measure(store, vectors, asked, fields, truth, given.ef)
+            process = psutil.Process(server.server_proc.pid)
+            lines = measure(store, process, vectors, asked, fields, truth, given.ef)
             store.close()
         finally:
             server.stop()
@@ -168,13 +181,15 @@ def main() -> None:
 
 
 def measure(
-    store: VectorStore, vectors: NDArray[np.float32], asked: NDArray[np.float32], fields: Fields,
-    truth: dict[str, Truth], breadths: list[int],
+    store: VectorStore, server: psutil.Process, vectors: NDArray[np.float32], asked: NDArray[np.float32],
+    fields: Fields, truth: dict[str, Truth], breadths: list[int],
 ) -> list[str]:  # fmt: skip
     """Return the table's lines."""
+    say(f"loading {len(vectors):,} vectors")
     rate = load(store, vectors, fields)
+    say("indexing")
     start = time.perf_counter()
-    segments = settle(store, len(vectors))
+    segments = settle(store, len(vectors), server)
     built = time.perf_counter() - start - CALM
     lines = [
         f"{len(vectors):,} vectors of {vectors.shape[1]} numbers, loaded at {rate:,.0f}/s (asked: {RATE:,}); HNSW with "
@@ -186,6 +201,7 @@ def measure(
     ]
     for ef in breadths:
         for expression in ("", FILTER):
+            say(f"asking, ef={ef}, {expression or 'no filter'}")
             found = latency(store, asked, expression, ef, truth[expression])
             allowed, tail = ALLOWED[expression], median(found.tails)
             verdict = "met" if tail <= allowed and found.recall >= RECALL else "NOT MET"

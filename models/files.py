@@ -131,6 +131,7 @@ def _identity(settings: dict[str, Any]) -> str:
 def _tensors(model: TrainedModel) -> dict[str, torch.Tensor]:
     tensors = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
     tensors |= {f"density.{name}": value for name, value in model.density.state_dict().items()}
+    tensors["drift_D"] = model.drift_D
     tensors["model_error.fraction_SWR"] = model.model_error.fraction_SWR
     tensors |= {f"sky.{one.name}": getattr(model.sky, one.name) for one in fields(model.sky)}
     tensors |= {f"detector.{name}": value for name, value in model.detector.state_dict().items()}
@@ -152,6 +153,6 @@ def _model(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Traine
     detector.load_state_dict(learned)
     vae.eval().requires_grad_(False)
     detector.eval().requires_grad_(False)
-    return TrainedModel(
-        vae, density, error, sky, detector, settings["provenance"], settings["history"], settings["model_id"]
-    )
+    drift_D = tensors.get("drift_D", torch.zeros(vae.config.latent))  # earlier models have none
+    rest = (settings["provenance"], settings["history"], settings["model_id"])
+    return TrainedModel(vae, density, error, sky, detector, drift_D, *rest)

@@ -16,6 +16,7 @@ from models.basis import fit_basis
 from models.config import FitConfig, VAEConfig
 from models.density import Flow
 from models.detector import Detector, Kind
+from models.drift import drift
 from models.features import N_CONDITIONS, conditions, embedded
 from models.filters import ModelError
 from models.grid import N_OBSERVED
@@ -265,7 +266,8 @@ def finish(
         weighted, level, weight, offset = (torch.cat(part) for part in zip(*pieces, strict=True))
         error = ModelError.estimate(weighted, weight, level, offset, vae.grid.n_rest)
     density = Flow(vae.config.latent, N_CONDITIONS)
-    model = TrainedModel(vae, density, error, Sky.none(), Detector.none(), provenance, state.history)
+    moved = drift(vae, validation.to(cpu))
+    model = TrainedModel(vae, density, error, Sky.none(), Detector.none(), moved, provenance, state.history)
     if examples is None:
         model.density = _density(vae, training.to(cpu), state.config.seed)
     else:

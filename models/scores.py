@@ -34,7 +34,7 @@ Float = NDArray[np.float32]
 class ScoreBatch:
     """Scores of B spectra: numpy arrays in the order given. Without any information scores are 0 or NaN."""
 
-    embedding: Float  # [B, D] posterior means
+    embedding: Float  # [B, D] posterior means less what redshift alone does to them
     mean_flux: Float  # of the reconstruction over the observed range, 1e-17 erg/s/cm²/Å
     n_bins: NDArray[np.int32]  # log bins with information
     n_trials: Float  # independent boxes looked at, all widths together
@@ -179,7 +179,7 @@ def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     odds_BC = model.detector.log_odds(measured.features_BF)
     blend, instrument, redshift = (model.detector.family(odds_BC, name) for name in FAMILIES)
     return {
-        "embedding": measured.latent_BD,
+        "embedding": measured.latent_BD - measured.conditions_BQ[:, :1] * model.drift_D,
         "mean_flux": measured.mean_flux,
         "n_bins": n_bins.int(),
         "n_trials": n_trials,

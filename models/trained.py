@@ -31,6 +31,7 @@ class TrainedModel:
     model_error: ModelError
     sky: Sky
     detector: Detector
+    drift_D: Tensor  # of embeddings per unit of ln(1 + z), see ``models.drift``
     provenance: dict[str, Any]  # settings, data hash, splits: plain JSON values
     history: list[dict[str, float]]  # training curves, one entry a segment
     model_id: str = ""  # given by models.files
@@ -39,7 +40,7 @@ class TrainedModel:
         """Return the model on another device (the network itself moves there)."""
         where = torch.device(device)
         parts = (self.vae.to(where), self.density.to(where), self.model_error.to(where))
-        learned = (self.sky.to(where), self.detector.to(where))
+        learned = (self.sky.to(where), self.detector.to(where), self.drift_D.to(where))
         return TrainedModel(*parts, *learned, self.provenance, self.history, self.model_id)
 
 

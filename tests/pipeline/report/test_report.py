@@ -128,7 +128,7 @@ def _scored(session: Session, survey: Survey) -> str:
     vae = VAE(VAEConfig(latent=4, hidden=16)).eval()
     density = Flow.fit(torch.randn(400, 4), torch.randn(400, 4), seed=1)
     history = [{"train_loss": 1.0, "validation_loss": 1.1, "validation_chi2": 1.3, "validation_chi2_median": 1.2}]
-    parts = (ModelError.none(vae.grid.n_rest), Sky.none(), Detector.none())
+    parts = (ModelError.none(vae.grid.n_rest), Sky.none(), Detector.none(), torch.zeros(4))
     model = TrainedModel(vae, density, *parts, {"n_train": 2 * N}, history)
     model_id = save_model(session.objects, model)
     registry.register_model(
