@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.grid import N_OBSERVED
 from models.losses import OUTLIER
-from models.rebin import place
+from models.rebin import place, run_sums
 
 ROUNDS = 5  # of expectation–maximisation
 LEVEL_ROUNDS = 2  # alternations of amplitude and coefficients
@@ -75,7 +75,7 @@ def posterior(flux_BR: Tensor, weight_BR: Tensor, mean_R: Tensor, basis_RK: Tens
     weighted_BR = weight_BR * flux_BR
     n_terms = n_basis + 1
     each = len(mean_R) // len(pairs_RP)
-    normal_BP = (weight_BR.view(len(weight_BR), -1, each).sum(2) if each > 1 else weight_BR) @ pairs_RP
+    normal_BP = (run_sums(weight_BR, each) if each > 1 else weight_BR) @ pairs_RP
     normal_BJJ = normal_BP.index_select(1, square_of_pairs(n_terms, flux_BR.device)).view(-1, n_terms, n_terms)
     with_mean_B, with_basis_BK = weighted_BR @ mean_R, weighted_BR @ basis_RK
     mean_mean_B, mean_basis_BK, basis_BKK = normal_BJJ[:, 0, 0], normal_BJJ[:, 0, 1:], normal_BJJ[:, 1:, 1:]

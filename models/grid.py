@@ -37,9 +37,13 @@ N_FINE = 2 * N_OBSERVED  # half bins, 69 km/s: about a resolution element at the
 
 
 def half_bin_of_pixel() -> NDArray[np.int64]:
-    """Return the half bin each native pixel falls in, shape [L]; half bins 2 i and 2 i + 1 make bin i."""
+    """Return the half bin each native pixel falls in, shape [L]; half bins i and N_OBSERVED + i make bin i.
+
+    All first halves come before all second ones, so that what is done to whole bins is done to runs of them.
+    """
     half = np.floor(np.log10(native_wavelength() / FIRST_WAVELENGTH) / (0.5 * STEP) + 2e-9).astype(np.int64)
-    return np.clip(half, 2 * bin_of_pixel(), 2 * bin_of_pixel() + 1)
+    second = np.clip(half - 2 * bin_of_pixel(), 0, 1)
+    return np.asarray(bin_of_pixel() + second * N_OBSERVED, np.int64)
 
 
 def observed_wavelength() -> NDArray[np.float64]:

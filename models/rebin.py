@@ -18,6 +18,11 @@ def _bins(device: torch.device) -> torch.Tensor:
     return torch.as_tensor(half_bin_of_pixel(), device=device)
 
 
+def run_sums(values_BN: torch.Tensor, size: int) -> torch.Tensor:
+    """Return sums over runs of ``size`` values, [B, N / size]: a product with ones, several times as fast as a sum."""
+    return values_BN.view(len(values_BN), -1, size) @ values_BN.new_ones(size)
+
+
 def half_bins(
     flux_BL: torch.Tensor, ivar_BL: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,18 +60,17 @@ def rebin(flux_BL: torch.Tensor, ivar_BL: torch.Tensor) -> tuple[torch.Tensor, t
 
 def averaged(pull_BH: torch.Tensor, ivar_BH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return flux and ivar of whole bins, [B, O], from the sums in their halves."""
-    pull_BO, ivar_BO = (half[:, 0::2] + half[:, 1::2] for half in (pull_BH, ivar_BH))
+    pull_BO, ivar_BO = (half[:, :N_OBSERVED] + half[:, N_OBSERVED:] for half in (pull_BH, ivar_BH))
     return pull_BO.div_(ivar_BO.clamp(min=torch.finfo(torch.float32).tiny)), ivar_BO
 
 
 def to_half_bins(values_BO: torch.Tensor) -> torch.Tensor:
     """Interpolate values at bins' centres to their halves' centres, [B, O] → [B, 2 O]."""
-    out_BO2 = values_BO.new_empty(*values_BO.shape, 2)
     quarter = 0.25 * (values_BO[:, 1:] - values_BO[:, :-1])
-    out_BO2[:, :, 0], out_BO2[:, :, 1] = values_BO, values_BO
-    out_BO2[:, 1:, 0] -= quarter
-    out_BO2[:, :-1, 1] += quarter
-    return out_BO2.view(len(values_BO), -1)
+    out_BH = torch.cat([values_BO, values_BO], 1)
+    out_BH[:, 1:N_OBSERVED] -= quarter
+    out_BH[:, N_OBSERVED:-1] += quarter
+    return out_BH
 
 
 def to_native(values_BO: torch.Tensor, pixel_P: torch.Tensor | None = None) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.basis import pairs, square_of_pairs
 from models.grid import BIN_KMS, N_OBSERVED
-from models.rebin import place
+from models.rebin import place, run_sums
 
 COARSE = 8  # bins summed before shifts are tried, and the step between shifts
 REACH = 24  # bins, 3,300 km/s: the largest shift
@@ -57,8 +57,7 @@ class Scan:
         scatter_R = self.scatter_R[low : low + width]
         scatter_R = torch.nn.functional.pad(scatter_R, (0, width - len(scatter_R)), value=1.0)
         weight_BR = weight_BR / (1.0 + weight_BR * scatter_R)
-        shape = (len(flux_BR), -1, COARSE)
-        evidence_BS = self._evidence((weight_BR * flux_BR).view(shape).sum(2), weight_BR.view(shape).sum(2), low)
+        evidence_BS = self._evidence(run_sums(weight_BR * flux_BR, COARSE), run_sums(weight_BR, COARSE), low)
         most = len(self.scatter_R) - N_OBSERVED
         return (offset_B + _peak(evidence_BS)).clamp(0, most) - offset_B
 

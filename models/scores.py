@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.features import compressed, conditions, context_features, residual_features
+from models.features import compressed, conditions, context_features, count, residual_features
 from models.filters import BOX_WIDTHS, STRIDES, WIDTHS, box_sums, centre_wavelengths, width_kms
 from models.grid import N_OBSERVED
 from models.rebin import to_half_bins
@@ -133,7 +133,7 @@ class _Measured(NamedTuple):
     latent_BD: Tensor
     conditions_BQ: Tensor  # that its density depends on
     mean_flux: Tensor
-    n_bins: Tensor
+    n_bins: Tensor  # a float
     chi2: Tensor
     soft_chi2: Tensor  # with ordinary quasars' scatter included
     slip: Tensor  # km/s
@@ -148,7 +148,7 @@ def _measured(
     weight_BO = spectra.weight_BO
     weighted_BO, level_BO = residuals(spectra, model_BO)
     pull_BO = torch.square(weighted_BO) / weight_BO.clamp(min=TINY)
-    chi2_B, n_bins_B = pull_BO.sum(1), (weight_BO > 0).sum(1)
+    chi2_B, n_bins_B = pull_BO.sum(1), count(weight_BO)
     soft_B = (pull_BO / (1.0 + weight_BO * model.vae.scatter_of(spectra))).sum(1)
     sigma, first = _all_boxes(model, spectra, fine, model_BO, weighted_BO, level_BO)
     conditions_BQ = conditions(spectra, z_B)
@@ -158,7 +158,7 @@ def _measured(
         (sigma * sigma.abs() / MOST_SQUARE).clamp(-MOST_SQUARE, MOST_SQUARE),  # as log likelihood ratios go
         model.sky.features(fine.on_lines, model_BO),
         latent_BD,
-        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B.float())),
+        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B)),
         conditions_BQ,
     ]
     mean_flux = model_BO.mean(1) * spectra.scale_B
@@ -169,7 +169,7 @@ def _measured(
 
 def _scores(model: TrainedModel, measured: _Measured) -> dict[str, Tensor]:
     n_bins = measured.n_bins
-    global_score = wilson_hilferty(measured.soft_chi2, n_bins.float())
+    global_score = wilson_hilferty(measured.soft_chi2, n_bins)
     width_2W = torch.arange(len(BOX_WIDTHS), device=n_bins.device).repeat_interleave(2)
     boxes = _Boxes(measured.box_sigma, measured.box_first, width_2W.expand(len(n_bins), -1))
     up = boxes.pick(boxes.sigma.argmax(1))
@@ -223,10 +223,13 @@ def _half_boxes(fine: Fine, model_BO: Tensor, error_BO: Tensor) -> list[tuple[Te
     """Return σ and first bin of the highest and the deepest half bin."""
     weight_BH = fine.weight_BH
     weighted_BH = torch.addcmul(fine.pull_BH, weight_BH, to_half_bins(model_BO), value=-1.0)
-    spread_BO2 = weight_BH.view(len(weight_BH), -1, 2) * torch.square(error_BO)[:, :, None]
-    spread_BH = spread_BO2.add_(1.0).view_as(weight_BH).mul_(weight_BH).clamp_(min=TINY)
+    spread_B2O = weight_BH.view(len(weight_BH), 2, -1) * torch.square(error_BO)[:, None]
+    spread_BH = spread_B2O.add_(1.0).view_as(weight_BH).mul_(weight_BH).clamp_(min=TINY)
     ratio_BH = spread_BH.rsqrt_().mul_(weighted_BH)
-    return [(ratio_BH.gather(1, best[:, None])[:, 0], best * 0.5) for best in _extremes(ratio_BH)]
+    return [
+        (ratio_BH.gather(1, best[:, None])[:, 0], best % N_OBSERVED + 0.5 * (best >= N_OBSERVED))
+        for best in _extremes(ratio_BH)
+    ]
 
 
 def _best(top: Tensor, total: Tensor, error: Tensor, stride: float) -> list[tuple[Tensor, Tensor]]:

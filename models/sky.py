@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from models.features import pair_sums
 from models.grid import native_wavelength
 from models.rebin import to_native
 
 SEGMENTS = 32  # of equal width in ln λ; patterns are looked for in each, in pairs, in fours … and in all
 AROUND = 301  # pixels, 240 Å, whose median variance is the surroundings'
+RUN = 8  # segments whose patterns are summed together
 NEAR = 7  # pixels, 5.6 Å, in which the brightest line sets the scale
 FAINT = 0.05  # share of the variance that a line makes, from which its pixels count as sky
 BRIGHT = 0.3  # the same, from which they count as bright
@@ -77,27 +80,45 @@ class Sky:
             model_BO: the model in the same units, in observed bins.
         """
         weighted_BP = torch.addcmul(seen.pull_BP, seen.ivar_BP, to_native(model_BO, self.pixel_P), value=-1.0)
-        pattern_PE, square_PE, bright_PS = self._tables
-        top = (weighted_BP @ pattern_PE).view(-1, 2, SEGMENTS)
-        bottom = (seen.ivar_BP @ square_PE).view(-1, 2, SEGMENTS)
+        patterns, squares, bright = self._tables
+        top, bottom = _sums(weighted_BP, patterns), _sums(seen.ivar_BP, squares)
         found = []
         while True:
             found.append((top.square() / bottom.clamp(min=TINY)).sum(1))
             if top.shape[2] == 1:
                 break
-            top, bottom = (part.view(len(part), 2, -1, 2).sum(3) for part in (top, bottom))
-        excess = (weighted_BP.square_() / seen.ivar_BP.clamp(min=TINY)) @ bright_PS - bright_PS.sum(0).sign()
-        return torch.log1p(torch.cat([*found, excess.clamp(min=-0.9)], 1))
+            top, bottom = pair_sums(top), pair_sums(bottom)
+        mean_BS = _sums(weighted_BP.square_() / seen.ivar_BP.clamp(min=TINY), bright)[:, 0]
+        some_S = torch.cat([table.sum((0, 1)).sign() for _, table in bright])
+        return torch.log1p(torch.cat([*found, (mean_BS - some_S).clamp(min=-0.9)], 1))
 
     @cached_property
-    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Patterns by segment [P, 2 S], their squares, and bright pixels by segment, of mean 1 in each, [P, S]."""
+    def _tables(self) -> tuple[_Table, _Table, _Table]:
+        """Patterns by segment [P, 2, S], their squares, and bright pixels by segment, of mean 1 in each, [P, 1, S]."""
         log = torch.as_tensor(native_wavelength(), device=self.pixel_P.device).log()
         place_P = ((log - log[0]) / (log[-1] - log[0] + 1e-9) * SEGMENTS).long()[self.pixel_P]
-        segment_PS = torch.nn.functional.one_hot(place_P, SEGMENTS).to(self.pattern_P2.dtype)
-        pattern_PE = (self.pattern_P2[:, :, None] * segment_PS[:, None, :]).flatten(1)
-        bright_PS = self.bright_P[:, None] * segment_PS
-        return pattern_PE, pattern_PE.square(), bright_PS / bright_PS.sum(0).clamp(min=1.0)
+        segment_P1S = torch.nn.functional.one_hot(place_P, SEGMENTS).to(self.pattern_P2.dtype)[:, None]
+        pattern_P2S = self.pattern_P2[:, :, None] * segment_P1S
+        bright_P1S = self.bright_P[:, None, None] * segment_P1S
+        bright_P1S = bright_P1S / bright_P1S.sum(0).clamp(min=1.0)
+        squares = _runs(pattern_P2S.square(), place_P)
+        return _runs(pattern_P2S, place_P), squares, _runs(bright_P1S, place_P)
+
+
+_Table = list[tuple[slice, Tensor]]  # pixels of a run of segments, and what they count for in them, [p, K, RUN]
+
+
+def _runs(table_PKS: Tensor, place_P: Tensor) -> _Table:
+    """Cut a table into runs of segments: a pixel belongs to one segment, so all else is zeros."""
+    first = torch.searchsorted(place_P, torch.arange(0, SEGMENTS + 1, RUN, device=place_P.device)).tolist()
+    pixels = [slice(*ends) for ends in pairwise(first)]
+    return [(run, table_PKS[run, :, at * RUN : (at + 1) * RUN]) for at, run in enumerate(pixels)]
+
+
+def _sums(values_BP: Tensor, table: _Table) -> Tensor:
+    """Return a table's sums of values, [B, K, S]."""
+    parts = [(values_BP[:, run] @ part.flatten(1)).view(-1, *part.shape[1:]) for run, part in table]
+    return torch.cat(parts, 2)
 
 
 def _padded(values_L: Tensor, width: int) -> Tensor:

@@ -22,7 +22,7 @@ from models.basis import DETAIL, SCATTER, Linear, pairs, posterior, soften
 from models.config import VAEConfig
 from models.grid import BLOCK, N_OBSERVED, RestGrid
 from models.losses import divergence, misfit
-from models.rebin import place
+from models.rebin import place, run_sums
 from models.redshift import Scan
 
 SCALE_BLOCK = 64  # bins of a block whose mean flux enters the normalisation
@@ -180,7 +180,7 @@ class VAE(nn.Module):
             known_BR = weight_BR / (weight_BR + 1.0)
             rest_BR = (flux_BR / level_B1 - torch.addmm(mean_R, linear.mean_BK, basis_RD.T)).mul_(known_BR)
             detail_BE = rest_BR @ self.detail_RE[span] / self.size_E
-            known_BC = known_BR.view(len(known_BR), -1, BLOCK).mean(2)
+            known_BC = run_sums(known_BR, BLOCK) / BLOCK
             padding = (span.start // BLOCK, (len(self.mean_R) - span.stop) // BLOCK)
             known_BC = functional.pad(known_BC, padding)
             log_variance_BD = linear.covariance_BKK.diagonal(dim1=1, dim2=2).clamp(min=1e-6).log()
