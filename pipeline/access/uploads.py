@@ -34,6 +34,7 @@ NAMES: Final = {
     "error": ("error", "err", "sigma", "uncertainty", "flux_error"),
 }
 REDSHIFTS: Final = ("Z", "REDSHIFT", "Z_VI", "ZBEST")
+GIVEN: Final = "--redshift (redshift= in Python, z= in REST)"
 _GZIP: Final = b"\x1f\x8b"
 _BLOCK: Final = 1 << 20
 
@@ -157,7 +158,7 @@ def _checked(flux_BL: Any, ivar_BL: Any, z: Any, names: Sequence[str], lam: NDAr
             "no_overlap",
         )
     if z is None:
-        raise InputError(f"{names[0]}: the redshift is not known; give it as z", "no_redshift")
+        raise InputError(f"{names[0]}: the redshift is not known; give it as {GIVEN}", "no_redshift")
     z_B = np.broadcast_to(np.asarray(z, np.float64), (len(flux_BL),)) if np.ndim(z) == 0 else np.asarray(z, np.float64)
     if z_B.shape != (len(flux_BL),) or not np.isfinite(z_B).all():
         raise InputError(f"{names[0]}: expected one finite redshift, or one for each of {len(flux_BL)} spectra, "
@@ -264,7 +265,8 @@ def _of_columns(columns: dict[str, NDArray[np.float64]], name: str, z: Any) -> N
     try:
         redshift = None if z is None else float(np.asarray(z).reshape(-1)[0]) if np.size(z) == 1 else z
     except (TypeError, ValueError):
-        raise InputError(f"{name}: the header's redshift {z!r} is no number; give it as z", "no_redshift") from None
+        said = f"{name}: the header's redshift {z!r} is no number; give it as {GIVEN}"
+        raise InputError(said, "no_redshift") from None
     return from_arrays(wavelength, flux, ivar, redshift, name)
 
 

@@ -12,6 +12,7 @@ from pipeline.commands.context import configured, with_survey
 from pipeline.config import Config
 
 MODEL = click.option("-m", "--model", metavar="ID", default="", help="Use this model (or `promoted`); train none.")
+OF_RUN = click.option("-m", "--model", metavar="ID", default="", help="Model (or `promoted`).  [default: the run's]")
 
 
 _say = logs.say
@@ -66,7 +67,7 @@ train = _stage("train", "Fit the variational autoencoder to the ingested spectra
 @click.command()
 @with_survey
 @configured
-@MODEL
+@OF_RUN
 def score(config: Config, model: str) -> None:
     """Score and embed what the model has not scored yet."""
     _with_model(config, model, "score")
@@ -75,7 +76,7 @@ def score(config: Config, model: str) -> None:
 @click.command()
 @with_survey
 @configured
-@MODEL
+@OF_RUN
 def calibrate(config: Config, model: str) -> None:
     """Turn a model's raw scores into p-values and ranks, over all it has scored."""
     _with_model(config, model, "calibrate", force=True)

@@ -51,7 +51,7 @@ def test_a_node_that_never_came_up_is_tried_again_and_leaves_nothing(
 
 def test_three_starts_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = _Starts(9, monkeypatch)
-    with pytest.raises(StoreError, match="Ray on this machine did not start or answer: .*timed out during startup"):
+    with pytest.raises(StoreError, match=r"Ray on this machine did not start or answer: .*timed out during startup"):
         _connect(tmp_path)
     assert starts.seen == 3
     assert not [process for process in starts.left if process.is_running()]
