@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import tomllib
 import types
@@ -223,14 +224,26 @@ def _check(config: Config, source: str) -> None:
     for key, low in (
         ("ingest.chunk_size", 1),
         ("ingest.files_per_task", 1),
+        ("train.vae.latent", 1),
+        ("train.vae.hidden", 1),
+        ("train.fit.beta", 0),
+        ("train.fit.batch", 1),
+        ("train.fit.segments", 1),
+        ("train.fit.patience", 1),
+        ("train.fit.seed", 0),
+        ("train.max_spectra", 1),
+        ("train.workers", 0),
         ("score.batch", 1),
+        ("score.workers", 0),
         ("report.anomalies", 0),
         ("report.normals", 0),
+        ("ray.cpus", 0),
     ):
-        section, option = key.split(".")
-        found = getattr(getattr(config, section), option)
-        if found < low:
+        found = functools.reduce(getattr, key.split("."), config)
+        if not found >= low:
             raise ConfigError(f"{source}: {key} is {found}; it must be at least {low}")
+    if not config.train.fit.learning_rate > 0:
+        raise ConfigError(f"{source}: train.fit.learning_rate is {config.train.fit.learning_rate}; it must be above 0")
     if not config.stores.workspace:
         raise ConfigError(f"{source}: stores.workspace is empty; name a folder (--workspace DIR)")
     if not config.gate.z_min < config.gate.z_max:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -114,6 +115,7 @@ def hats(rows: pa.Table, told: Mapping[str, str], about: Mapping[str, tuple[Any,
         raise ConfigError("HATS wants hats-import: pip install 'skysift[hats]'") from None
     import pyarrow.compute as pc
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     placed = formats.described(rows.filter(pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))), told)
     if not placed.num_rows:
         raise StoreError("no spectrum has a position: there is nothing to put on a HATS sky")

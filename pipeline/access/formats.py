@@ -45,7 +45,8 @@ def format_of(path: str | Path, given: str = "") -> str:
     found = next((name for name, endings in FORMATS.items() if ending in endings), "")
     if not found:
         known = ", ".join(ending for endings in FORMATS.values() for ending in endings)
-        raise ConfigError(f"{path}: the format is not clear from '{ending}'; use one of {known}, or give --format")
+        seen = f"'{ending}'" if ending else "a name without an ending"
+        raise ConfigError(f"{path}: the format is not clear from {seen}; use one of {known}, or give --format")
     return found
 
 

@@ -66,8 +66,8 @@ def _check_out(out: str | None, form: str | None) -> None:
     from pipeline.access import formats
 
     if out:
-        formats.format_of(out, form or "")
         formats.check_target(out)
+        formats.format_of(out, form or "")
     elif form in ("fits", "parquet") and sys.stdout.isatty():
         raise click.UsageError(f"{form} is not for a terminal: name a file with --out")
 
@@ -152,6 +152,8 @@ def cone(
     _check_out(out, form)
     with _open(config) as survey:
         rows = catalog.cone(survey.reader, where, filters, limit=limit + 1)
+        if not rows.num_rows:
+            catalog.promoted(survey.reader)
         _emit(survey, rows.slice(0, limit), out, form, more=rows.num_rows > limit)
 
 

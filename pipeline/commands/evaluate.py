@@ -41,7 +41,6 @@ def evaluate(
     catalog's known objects are looked up as they are; -n 0 does only that.
     """
     from pipeline.injection.departures import checked_classes
-    from pipeline.report.data import find_run
     from pipeline.session import opened
     from pipeline.stages import evaluate as stage
     from pipeline.stores import registry, runs
@@ -50,7 +49,7 @@ def evaluate(
     if not per_class and not catalogs:
         raise click.UsageError("nothing to do: give --per-class above 0, or a --catalog")
     with opened(config) as session, runs.run_lock(session.conn, config.run):
-        find_run(session.conn, config.run)
+        runs.require_run(session.conn, config.run)
         model_id = registry.find_model(session.conn, model).model_id
         survey = stage.read_survey(session, model_id)
         done = stage.evaluate(session, model_id, survey, chosen, per_class, seed) if per_class else None

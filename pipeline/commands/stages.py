@@ -52,9 +52,13 @@ def _stage(name: str, help_: str) -> Callable[..., Any]:
     def command(config: Config) -> None:
         from pipeline.session import driving
         from pipeline.stages import run as stages
+        from pipeline.stores.runs import require_run
 
-        with driving(config) as session, stages.recorded(session):
-            getattr(stages, name)(session, _say)
+        with driving(config) as session:
+            if name != "plan":
+                require_run(session.conn, config.run)
+            with stages.recorded(session):
+                getattr(stages, name)(session, _say)
 
     return command
 
@@ -86,8 +90,10 @@ def _with_model(config: Config, model: str, name: str, **options: Any) -> None:
     from pipeline.session import driving
     from pipeline.stages import run as stages
 
-    with driving(config) as session, stages.recorded(session):
-        getattr(stages, name)(session, stages.model_of_run(session, model), _say, **options)
+    with driving(config) as session:
+        model_id = stages.model_of_run(session, model)
+        with stages.recorded(session):
+            getattr(stages, name)(session, model_id, _say, **options)
 
 
 @click.command()

@@ -66,7 +66,9 @@ def test_help_loads_nothing_heavy() -> None:
             )
         ),
         (("score", "."), 6, "run default has no model yet"),
-        (("run", ".", "--model", "abc"), 3, "no redshift catalog zcatalog"),
+        (("run", "."), 3, "no redshift catalog zcatalog"),
+        (("run", ".", "--model", "abc"), 6, "'abc' names no model"),
+        (("ingest", "."), 5, "there is no run default: no run is planned yet"),
     ],
 )
 def test_failures_are_one_line_with_an_exit_code(
