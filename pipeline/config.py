@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import os
 import tomllib
 import types
@@ -239,7 +238,9 @@ def _check(config: Config, source: str) -> None:
         ("report.normals", 0),
         ("ray.cpus", 0),
     ):
-        found = functools.reduce(getattr, key.split("."), config)
+        found: Any = config
+        for part in key.split("."):
+            found = getattr(found, part)
         if not found >= low:
             raise ConfigError(f"{source}: {key} is {found}; it must be at least {low}")
     if not config.train.fit.learning_rate > 0:
