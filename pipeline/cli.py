@@ -29,7 +29,7 @@ _VERBS = {
     "cone": ("pipeline.commands.catalog:cone", "List spectra around a position."),
     "similar": ("pipeline.commands.catalog:similar", "List the spectra most like one."),
     "show": ("pipeline.commands.catalog:show", "Show one spectrum: a picture and its story."),
-    "export": ("pipeline.commands.catalog:export", "Write the catalog as FITS, Parquet, VOTable or HATS."),
+    "export": ("pipeline.commands.catalog:export", "Write the catalog: FITS, Parquet, VOTable, ECSV, CSV, HATS."),
     "crossmatch": ("pipeline.commands.catalog:crossmatch", "Match a file's objects with the catalog."),
     "serve": ("pipeline.commands.serve:serve", "Serve the catalog: REST, cone search and TAP."),
     "status": ("pipeline.commands.status:status", "Say what is done, empty, failed and why."),
@@ -41,6 +41,15 @@ _VERBS = {
     "wait": ("pipeline.commands.launch:wait", "Wait for a launched run; the exit status is the run's."),
     "cancel": ("pipeline.commands.launch:cancel", "Stop a launched run."),
     "doctor": ("pipeline.commands.doctor:doctor", "Check the stores, Ray and the GPU, with a fix for each fault."),
+}
+
+
+# Click's names of types in plain words
+_PLAIN = {
+    "a valid integer range": "a whole number",
+    "a valid integer": "a whole number",
+    "a valid float range": "a number",
+    "a valid float": "a number",
 }
 
 
@@ -64,6 +73,7 @@ class _Lazy(click.Group):
 def skysift() -> None:
     """Sift spectroscopic surveys for the strange.
 
+    \b
     Try it:  skysift simulate sky --quasars 2000 --seed 1 --no-resolution
              skysift run sky
     """
@@ -77,8 +87,11 @@ def main() -> None:
             skysift(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _say(_usage(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; the same command goes on where this one stopped")
@@ -94,6 +107,15 @@ def main() -> None:
     except Exception as error:
         _unexpected(error)
         sys.exit(70)  # EX_SOFTWARE
+
+
+def _usage(error: click.ClickException) -> str:
+    """A mistyped command in one line, as every other failure is, and where its help is."""
+    said = error.format_message().rstrip(".")
+    for theirs, plain in _PLAIN.items():
+        said = said.replace(theirs, plain)
+    context = getattr(error, "ctx", None)
+    return f"{said} (see `{context.command_path} --help`)" if context else said
 
 
 def _say(message: str) -> None:

@@ -128,6 +128,7 @@ class Config:
 
 
 T = TypeVar("T")
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def load(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -137,14 +138,17 @@ def load(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = 
         ConfigError: the file is missing or not TOML, a key is unknown, or a value has the wrong type.
     """
     tree: dict[str, Any] = {}
-    source = "defaults"
+    sources = []
     if path is not None:
-        source = os.fspath(path)
-        tree = _read_toml(source)
+        sources.append(os.fspath(path))
+        tree = _read_toml(sources[0])
+        _build(Config, tree, sources[0], "")  # what is wrong in the file is said of the file
     for override in overrides:
         _apply_override(tree, override)
-    config = _build(Config, tree, source, "")
-    _check(config, source)
+    if overrides:
+        sources.append("command line")
+    config = _build(Config, tree, (sources or [""])[-1], "")
+    _check(config, " and ".join(sources))
     return config
 
 
@@ -167,7 +171,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"override '{override}' should read section.key=value, such as gate.z_max=4")
+        raise ConfigError(f"--set {override} should read section.key=value, such as gate.z_max=4")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -177,7 +181,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for section in sections:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"override '{override}': {section} is a value, not a section")
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
     node[name] = value
 
 
@@ -196,7 +200,7 @@ def _build(cls: type[T], tree: Mapping[str, Any], source: str, prefix: str) -> T
 def _convert(hint: Any, value: Any, source: str, key: str) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{source}: {key} is a section, found {value!r}")
+            raise ConfigError(f"{source}: {key} is a section, found {value!r}; set one of its keys, as {key}.KEY")
         return _build(hint, value, source, key + ".")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         items = value if isinstance(value, list | tuple) else [value]
@@ -208,7 +212,7 @@ def _convert(hint: Any, value: Any, source: str, key: str) -> Any:
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is not hint:
-        raise ConfigError(f"{source}: {key} wants {hint.__name__}, found {value!r}")
+        raise ConfigError(f"{source}: {key} wants {_KINDS[hint]}, found {value!r}")
     return value
 
 
@@ -219,14 +223,30 @@ def _check(config: Config, source: str) -> None:
     for key, low in (
         ("ingest.chunk_size", 1),
         ("ingest.files_per_task", 1),
+        ("train.vae.latent", 1),
+        ("train.vae.hidden", 1),
+        ("train.fit.beta", 0),
+        ("train.fit.batch", 1),
+        ("train.fit.segments", 1),
+        ("train.fit.patience", 1),
+        ("train.fit.seed", 0),
+        ("train.max_spectra", 1),
+        ("train.workers", 0),
         ("score.batch", 1),
+        ("score.workers", 0),
         ("report.anomalies", 0),
         ("report.normals", 0),
+        ("ray.cpus", 0),
     ):
-        section, option = key.split(".")
-        found = getattr(getattr(config, section), option)
-        if found < low:
+        found: Any = config
+        for part in key.split("."):
+            found = getattr(found, part)
+        if not found >= low:
             raise ConfigError(f"{source}: {key} is {found}; it must be at least {low}")
+    if not config.train.fit.learning_rate > 0:
+        raise ConfigError(f"{source}: train.fit.learning_rate is {config.train.fit.learning_rate}; it must be above 0")
+    if not config.stores.workspace:
+        raise ConfigError(f"{source}: stores.workspace is empty; name a folder (--workspace DIR)")
     if not config.gate.z_min < config.gate.z_max:
         raise ConfigError(f"{source}: gate.z_min {config.gate.z_min} is not below gate.z_max {config.gate.z_max}")
     if not 0 <= config.ingest.max_failed <= 1:

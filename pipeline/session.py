@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import doctor, logs
 from pipeline.config import Config
-from pipeline.servers import Servers
+from pipeline.servers import Servers, require_workspace
 from pipeline.stores import launches, postgres, runs
 from pipeline.stores.objects import ObjectStore
 
@@ -61,11 +61,19 @@ class Session:
 
 @contextmanager
 def opened(config: Config) -> Iterator[Session]:
-    """Open a session; embedded servers that nobody else uses stop at its end.
+    """Open a session on what a run has made; embedded servers that nobody else uses stop at its end.
 
     Raises:
+        ConfigError: the workspace has no database, and no other is named.
         StoreError: a store is unreachable, or the database needs `skysift db migrate`.
     """
+    require_workspace(config.workspace, config.stores.postgres)
+    with _opened(config) as session:
+        yield session
+
+
+@contextmanager
+def _opened(config: Config) -> Iterator[Session]:
     with Servers(config.workspace, config.stores.postgres, config.stores.milvus) as servers:
         session = Session(config, servers)
         try:
@@ -84,7 +92,7 @@ def driving(config: Config) -> Iterator[Session]:
     """
     logs.bind(run=config.run)
     doctor.require(doctor.quick(config))
-    with opened(config) as session, runs.run_lock(session.conn, config.run):
+    with _opened(config) as session, runs.run_lock(session.conn, config.run):
         launches.record(session.conn, config)
         _ = session.vectors.version  # an unreachable Milvus is found now, not after hours of training
         yield session

@@ -10,10 +10,9 @@ import pyarrow as pa
 
 from pipeline.access.filters import Cone, Filters
 from pipeline.errors import ModelError, NotFoundError, QueryError, StoreError
+from pipeline.stores.reader import TABLES as TABLES  # part of this module, for others
 from pipeline.stores.reader import Reader
 
-TABLES = ("anomaly_catalog", "anomalies", "selection_function", "spectrum_files", "promoted_model", "catalog_runs",
-          "catalog_quality", "other_redshifts")  # fmt: skip
 BRIEF = ("rank", "targetid", "ra", "dec", "z", "snr", "anomaly_score", "p_value", "q_value", "extrapolated", "verdict",
          "artefact_probability", "explanation", "in_training", "survey", "program", "healpix", "coadd", "spectrum_id",
          "model_id")  # fmt: skip
@@ -144,6 +143,7 @@ def _found(reader: Reader, column: str, value: int, what: str) -> pa.Table:
         (value,),
     )
     if not rows.num_rows:
+        promoted(reader)
         raise NotFoundError(f"no spectrum of the promoted catalog has {what} {value}; see `skysift status --unscored`")
     return rows
 

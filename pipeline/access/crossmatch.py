@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from pipeline.access import catalog
 from pipeline.errors import InputError
 from pipeline.stores.reader import Reader
 
@@ -97,18 +98,23 @@ def crossmatch(reader: Reader, path: str, *, radius: float = 1.0, by: str = "") 
     identity = next((names[one] for one in _IDS if one in names), "")
     ra, dec = (next((names[one] for one in known if one in names), "") for known in (_RA, _DEC))
     if (by == "targetid" and not identity) or (by == "position" and not (ra and dec)) or not (identity or (ra and dec)):
-        wanted = {"targetid": "TARGETID", "position": "RA and DEC"}.get(by, "TARGETID, or RA and DEC,")
-        raise InputError(
-            f"{path}: no column {wanted} to match by; it has {', '.join(table.colnames[:12])}", "bad_catalog"
+        wanted = {"targetid": "column TARGETID", "position": "columns RA and DEC"}.get(
+            by, "column TARGETID, nor columns RA and DEC,"
         )
+        raise InputError(f"{path}: no {wanted} to match by; it has {', '.join(table.colnames[:12])}", "bad_catalog")
     ours = reader.rows(_OURS)
+    if not ours.num_rows:
+        catalog.promoted(reader)
     by_identity = bool(identity) and by != "position"
     if by_identity:
         here, there = _by_targetid(ours, _integers(table, identity, path))
         how = f"by {identity}"
     else:
-        here, there, apart = _by_position(ours, _degrees(table, ra, path), _degrees(table, dec, path), radius)
+        ra_B, dec_B = _degrees(table, ra, path), _degrees(table, dec, path)
+        here, there, apart = _by_position(ours, ra_B, dec_B, radius)
         how = f"by {ra}, {dec} within {radius:g}″"
+        if lost := len(table) - np.count_nonzero(_placed(ra_B, dec_B)):
+            how += f"; rows without a possible position: {lost:,}"
     layout = _layout(names)
     kept = [names[one] for one in LAYOUTS[layout][1] if one in names] if layout else _plain(table)
     rows = ours.take(pa.array(here))
@@ -138,7 +144,7 @@ def read_table(path: str) -> Table:
 
     place = Path(path)
     if not place.is_file():
-        raise InputError(f"{path}: there is no such file", "missing_file")
+        raise InputError(f"{path}: {'not a file' if place.exists() else 'there is no such file'}", "missing_file")
     with place.open("rb") as file:
         start = file.read(512)
     try:
@@ -155,7 +161,7 @@ def read_table(path: str) -> Table:
                 form = form or ("ascii.ecsv" if start.startswith(b"# %ECSV") else "ascii.csv")
                 table = Table.read(place, format=form)
     except Exception as error:  # readers of five formats raise whatever they stumble over
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        line = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:200]
         raise InputError(
             f"{path}: neither FITS, VOTable, Parquet, ECSV nor CSV that can be read ({line})", "bad_catalog"
         ) from None
@@ -188,7 +194,17 @@ def _degrees(table: Table, name: str, path: str) -> np.ndarray[Any, Any]:
         unit = getattr(column, "unit", None)
         return np.asarray((values * unit).to_value("deg") if unit is not None else values)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: column {name} should hold angles in degrees ({error})", "bad_catalog") from None
+        bad = next(((row, one) for row, one in enumerate(map(str, table[name]), 1) if not _is_number(one)), None)
+        found = f", found '{bad[1]}' in row {bad[0]:,}" if bad else f" ({error})"
+        raise InputError(f"{path}: column {name} should hold angles in degrees{found}", "bad_catalog") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == "--"  # masked
+    return True
 
 
 def _by_targetid(ours: pa.Table, theirs: np.ndarray[Any, Any]) -> tuple[Any, Any]:
@@ -202,13 +218,17 @@ def _by_targetid(ours: pa.Table, theirs: np.ndarray[Any, Any]) -> tuple[Any, Any
     return order[np.repeat(first, count) + step], there
 
 
+def _placed(ra: Any, dec: Any) -> Any:
+    return np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
+
+
 def _by_position(ours: pa.Table, ra: Any, dec: Any, radius: float) -> tuple[Any, Any, Any]:
     """For each of the file's positions the nearest spectrum within the radius."""
     from astropy import units
     from astropy.coordinates import SkyCoord
 
     mine = np.flatnonzero(np.isfinite(ours["ra"].to_numpy()))
-    rows = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90))
+    rows = np.flatnonzero(_placed(ra, dec))
     if not len(mine) or not len(rows):
         empty = np.empty(0, np.int64)
         return empty, empty, np.empty(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -75,6 +76,21 @@ def rows_and_header(reader: Any) -> tuple[pa.Table, dict[str, str], dict[str, tu
     return reader.rows(QUERY), told, header(model, runs[0] if runs else None)
 
 
+def check(path: str, form: str = "") -> str:
+    """Return the format of a catalog to be written, when it can be.
+
+    Raises:
+        ConfigError: the format is not known.
+        StoreError: its folder is not there, or a HATS folder is there already.
+    """
+    form = form or ("hats" if not Path(path).suffix else formats.format_of(path))
+    if form != "hats":
+        formats.check_target(path)
+    elif Path(path).exists():
+        raise StoreError(f"{path} exists already; name a new folder for the HATS catalog")
+    return form
+
+
 def export(reader: Any, path: str, form: str = "") -> tuple[Path, int]:
     """Write the promoted catalog; return the file (a folder for HATS) and the number of rows.
 
@@ -82,7 +98,7 @@ def export(reader: Any, path: str, form: str = "") -> tuple[Path, int]:
         ConfigError: the format is not known, or hats-import is not installed.
         StoreError: it cannot be written, or a HATS folder is there already.
     """
-    form = form or ("hats" if not Path(path).suffix else formats.format_of(path))
+    form = check(path, form)
     rows, told, about = rows_and_header(reader)
     if form == "hats":
         return hats(rows, told, about, Path(path)), rows.num_rows
@@ -97,10 +113,9 @@ def hats(rows: pa.Table, told: Mapping[str, str], about: Mapping[str, tuple[Any,
         from hats_import.catalog.run_import import run
     except ImportError:
         raise ConfigError("HATS wants hats-import: pip install 'skysift[hats]'") from None
-    if target.exists():
-        raise StoreError(f"{target} exists already; name a new folder for the HATS catalog")
     import pyarrow.compute as pc
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     placed = formats.described(rows.filter(pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))), told)
     if not placed.num_rows:
         raise StoreError("no spectrum has a position: there is nothing to put on a HATS sky")

@@ -45,8 +45,22 @@ def format_of(path: str | Path, given: str = "") -> str:
     found = next((name for name, endings in FORMATS.items() if ending in endings), "")
     if not found:
         known = ", ".join(ending for endings in FORMATS.values() for ending in endings)
-        raise ConfigError(f"{path}: the format is not clear from '{ending}'; use one of {known}, or name it")
+        seen = f"'{ending}'" if ending else "a name without an ending"
+        raise ConfigError(f"{path}: the format is not clear from {seen}; use one of {known}, or give --format")
     return found
+
+
+def check_target(path: str | Path) -> None:
+    """See that a file can be made in its folder, before the work that fills it.
+
+    Raises:
+        StoreError: there is no such folder, or the name is a folder's.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise StoreError(f"cannot write {target}: it is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise StoreError(f"cannot write {target}: there is no folder {target.parent}; make it or choose another")
 
 
 def described(rows: pa.Table, descriptions: Descriptions) -> pa.Table:

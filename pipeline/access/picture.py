@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.report import choice, spectra
 from pipeline.report import contents as report
 from pipeline.report.style import INK, VERMILLION, styled, tidy
 
 if TYPE_CHECKING:
     from pipeline.access.spectra import Spectrum
+
+_ENDINGS = (".png", ".pdf", ".svg")
 
 
 def picture(source: Spectrum) -> Figure:
@@ -40,6 +42,7 @@ def save(source: Spectrum, path: str | Path) -> Path:
     """Write a spectrum's picture as PNG, PDF or SVG, by the name's ending.
 
     Raises:
+        ConfigError: the name has another ending.
         StoreError: the file cannot be written.
     """
     return _saved(picture(source), path)
@@ -73,12 +76,24 @@ def save_gallery(sources: Sequence[Spectrum], said: Sequence[str], path: str | P
     """Write such a picture as PNG, PDF or SVG, by the name's ending.
 
     Raises:
+        ConfigError: the name has another ending.
         StoreError: the file cannot be written.
     """
     return _saved(gallery(sources, said), path)
 
 
+def check_name(path: str | Path) -> None:
+    """See that a picture's name says its format.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if Path(path).suffix.lower() not in _ENDINGS:
+        raise ConfigError(f"{path}: a picture's name should end in {', '.join(_ENDINGS)}")
+
+
 def _saved(figure: Figure, path: str | Path) -> Path:
+    check_name(path)
     try:
         figure.savefig(path, dpi=150, facecolor="white")
     except (OSError, ValueError) as error:

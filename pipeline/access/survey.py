@@ -22,9 +22,9 @@ from pipeline.access.formats import to_astropy
 from pipeline.access.similar import Alike, Neighbours
 from pipeline.access.spectra import Spectrum, read
 from pipeline.config import Config
-from pipeline.errors import ConfigError, InputError, ModelError, QueryError
+from pipeline.errors import InputError, ModelError, QueryError
 from pipeline.modelstore import load_model, model_path
-from pipeline.servers import Servers
+from pipeline.servers import Servers, require_workspace
 from pipeline.stores import postgres
 from pipeline.stores.reader import Reader
 
@@ -56,6 +56,7 @@ class Survey:
 
     def __init__(self, workspace: str | Path | None = None, *, config: Config | str | Path | None = None) -> None:
         self.config = _config(workspace, config)
+        require_workspace(self.config.workspace, self.config.stores.postgres)
         self._exit = ExitStack()
         self._lock = threading.RLock()
         self._models: dict[str, TrainedModel] = {}
@@ -221,13 +222,20 @@ class Survey:
         if targetid is not None:
             found = self.neighbours().of_spectrum(self.facts(targetid), k, make_filters(**filters))
         else:
-            found = self.alike(_one(spectra_from(spectrum, redshift)), k, make_filters(**filters))
+            found = self.alike(spectra_from(spectrum, redshift), k, make_filters(**filters))
         if found.notice:
             warnings.warn(found.notice, stacklevel=2)
         return self._table(found.rows)
 
     def alike(self, new: uploads.NewSpectra, k: int, filters: Filters) -> Alike:
-        """Return the look-alikes of a spectrum from elsewhere, as they come."""
+        """Return the look-alikes of a spectrum from elsewhere, as they come.
+
+        Raises:
+            InputError: there are several spectra.
+        """
+        if len(new) != 1:
+            file = new.name[0].partition(", TARGETID")[0]
+            raise InputError(f"{file} holds {len(new)} spectra; look-alikes are searched for one", "not_a_spectrum")
         return self.neighbours().of_vector(self.scores(new).embedding[0], k, filters)
 
     def score(self, spectra: Any, redshift: float | Sequence[float] | None = None) -> Any:
@@ -358,16 +366,8 @@ def spectra_from(given: Any, z: Any = None) -> uploads.NewSpectra:
     raise InputError("a spectrum is the path of a file, or (wavelength, flux, ivar)", "not_a_spectrum")
 
 
-def _one(new: uploads.NewSpectra) -> uploads.NewSpectra:
-    if len(new) != 1:
-        raise InputError(f"the file holds {len(new)} spectra; look-alikes are searched for one", "not_a_spectrum")
-    return new
-
-
 def _config(workspace: str | Path | None, config: Config | str | Path | None) -> Config:
     if isinstance(config, Config):
         return config
-    if workspace is not None and config is None and not Path(workspace).is_dir():
-        raise ConfigError(f"there is no workspace {workspace}; run `skysift run … --workspace {workspace}` first")
     path = str(config) if config is not None else configuration.beside()
     return configuration.load(path, [] if workspace is None else [f'stores.workspace="{workspace}"'])

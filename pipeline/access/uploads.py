@@ -34,6 +34,7 @@ NAMES: Final = {
     "error": ("error", "err", "sigma", "uncertainty", "flux_error"),
 }
 REDSHIFTS: Final = ("Z", "REDSHIFT", "Z_VI", "ZBEST")
+GIVEN: Final = "--redshift (redshift= in Python, z= in REST)"
 _GZIP: Final = b"\x1f\x8b"
 _BLOCK: Final = 1 << 20
 
@@ -157,7 +158,7 @@ def _checked(flux_BL: Any, ivar_BL: Any, z: Any, names: Sequence[str], lam: NDAr
             "no_overlap",
         )
     if z is None:
-        raise InputError(f"{names[0]}: the redshift is not known; give it as z", "no_redshift")
+        raise InputError(f"{names[0]}: the redshift is not known; give it as {GIVEN}", "no_redshift")
     z_B = np.broadcast_to(np.asarray(z, np.float64), (len(flux_BL),)) if np.ndim(z) == 0 else np.asarray(z, np.float64)
     if z_B.shape != (len(flux_BL),) or not np.isfinite(z_B).all():
         raise InputError(f"{names[0]}: expected one finite redshift, or one for each of {len(flux_BL)} spectra, "
@@ -199,7 +200,7 @@ def _parquet(data: bytes, name: str, z: Any) -> NewSpectra:
             table = file.read(columns=wanted)
         columns = {one.lower(): np.asarray(table[one].to_numpy(), np.float64) for one in wanted}
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        line = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        line = str(error).splitlines()[0].split(". ")[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{name}: unreadable Parquet ({line})", "not_a_spectrum") from None
     kept = (about.metadata or {}).get(b"z")
     return _of_columns(columns, name, z if z is not None else (float(kept) if kept else None))
@@ -225,7 +226,7 @@ def _fits(data: bytes, name: str, z: Any, targetid: Sequence[int]) -> NewSpectra
     except InputError:
         raise
     except Exception as error:  # astropy raises whatever it stumbles over in a damaged file
-        line = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        line = str(error).splitlines()[0].split(". ")[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{name}: unreadable FITS ({line})", "not_a_spectrum") from None
     raise InputError(
         f"{name} is FITS without a spectrum: expected a coadd of DESI, or a table with columns wavelength (or loglam), "
@@ -264,7 +265,8 @@ def _of_columns(columns: dict[str, NDArray[np.float64]], name: str, z: Any) -> N
     try:
         redshift = None if z is None else float(np.asarray(z).reshape(-1)[0]) if np.size(z) == 1 else z
     except (TypeError, ValueError):
-        raise InputError(f"{name}: the header's redshift {z!r} is no number; give it as z", "no_redshift") from None
+        said = f"{name}: the header's redshift {z!r} is no number; give it as {GIVEN}"
+        raise InputError(said, "no_redshift") from None
     return from_arrays(wavelength, flux, ivar, redshift, name)
 
 

@@ -11,11 +11,15 @@ import click
 from pipeline import config as configuration
 from pipeline.config import Config
 
+SET = click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                   help="Set a config key, such as gate.z_max=4; repeatable.")  # fmt: skip
 _OPTIONS = (
-    click.option("-c", "--config", "path", metavar="FILE", help="TOML config; see docs/config.md."),
-    click.option("-w", "--workspace", metavar="DIR", help="Folder of results and embedded servers."),
+    click.option(
+        "-c", "--config", "path", metavar="FILE", help="TOML config (docs/config.md).  [default: skysift.toml]"
+    ),
+    click.option("-w", "--workspace", metavar="DIR", help="Folder of results.  [default: skysift-workspace]"),
     click.option("-r", "--run", "run", metavar="NAME", help="Name of the run.  [default: default]"),
-    click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key."),
+    SET,
 )
 
 

@@ -9,7 +9,7 @@ import click
 
 from pipeline.commands.context import configured
 from pipeline.config import Config
-from pipeline.servers import Servers
+from pipeline.servers import Servers, require_workspace
 
 
 def _servers(config: Config) -> Servers:
@@ -23,7 +23,8 @@ def db() -> None:
 
 @db.command()
 @configured
-@click.option("--wait", "seconds", type=click.FloatRange(0), default=0.0, help="Seconds to wait for the server.")
+@click.option("--wait", "seconds", type=click.FloatRange(0), default=0.0, show_default=True, metavar="SECONDS",
+              help="How long to wait for the server.")  # fmt: skip
 def migrate(config: Config, seconds: float) -> None:
     """Bring the tables up to this version of skysift; safe at any time."""
     from pipeline.stores import postgres
@@ -39,9 +40,10 @@ def migrate(config: Config, seconds: float) -> None:
         click.echo(line)
 
 
-@db.command()
+@db.command(short_help="Wait until the database has this version's tables.")
 @configured
-@click.option("--seconds", type=click.FloatRange(0), default=600.0, show_default=True, help="How long.")
+@click.option("--timeout", "--seconds", "seconds", type=click.FloatRange(0), default=600.0, show_default=True,
+              metavar="SECONDS", help="Most time to wait.")  # fmt: skip
 def wait(config: Config, seconds: float) -> None:
     """Wait until the database has the tables of this version of skysift."""
     from pipeline.stores.waiting import wait_for_schema
@@ -58,11 +60,12 @@ def url(config: Config) -> None:
     An embedded server answers there while a command of the workspace runs, or
     after `skysift db start`.
     """
+    require_workspace(config.workspace, config.stores.postgres)
     with _servers(config) as servers:
         click.echo(servers.postgres_url)
 
 
-@db.command()
+@db.command(short_help="Start the embedded servers and let them run.")
 @configured
 def start(config: Config) -> None:
     """Start the embedded servers and let them run until `skysift db stop`."""
@@ -78,6 +81,7 @@ def start(config: Config) -> None:
 @configured
 def stop(config: Config) -> None:
     """Stop the embedded servers, unless another command is using them."""
+    require_workspace(config.workspace, config.stores.postgres)
     with _servers(config) as servers:
         for name, stopped in servers.stop().items():
             state = "stopped" if stopped else "in use by another command; it stops when that ends"
@@ -95,6 +99,7 @@ def psql(config: Config, arguments: tuple[str, ...]) -> None:
     """
     from pipeline.servers.embedded import program
 
+    require_workspace(config.workspace, config.stores.postgres)
     with _servers(config) as servers:
         status = subprocess.call([program("psql"), servers.postgres_url, *arguments])
     sys.exit(status)

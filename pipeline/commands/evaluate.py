@@ -18,11 +18,17 @@ SHOWN = "p<0.01"  # the threshold that is printed by significance
 
 @click.command()
 @configured
-@click.option("-m", "--model", metavar="ID", default="promoted", show_default=True, help="Which model to judge.")
-@click.option("-n", "--per-class", type=click.IntRange(0), default=300, show_default=True, help="Injections a class.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Decides what goes where.")
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Inject these only.  [default: all]")
-@click.option("--catalog", "catalogs", multiple=True, metavar="FILE", help="Known objects: FITS, Parquet or CSV.")
+@click.option("-m", "--model", metavar="ID", default="promoted", show_default=True, help="Model to judge.")
+@click.option("-n", "--per-class", type=click.IntRange(0), default=300, show_default=True, metavar="N",
+              help="Injections of each class; 0: none.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N",
+              help="Random seed.")  # fmt: skip
+@click.option(
+    "--class", "classes", multiple=True, metavar="NAME", help="Inject this class; repeatable.  [default: all]"
+)
+@click.option(
+    "--catalog", "catalogs", multiple=True, metavar="FILE", help="Known objects (FITS, Parquet, CSV); repeatable."
+)
 @click.option("--label", default="", metavar="NAME", help="What to call the catalog's objects.")
 @click.option("--column", default="", metavar="NAME", help="The catalog's column of classes.")
 def evaluate(
@@ -35,16 +41,15 @@ def evaluate(
     catalog's known objects are looked up as they are; -n 0 does only that.
     """
     from pipeline.injection.departures import checked_classes
-    from pipeline.report.data import find_run
     from pipeline.session import opened
     from pipeline.stages import evaluate as stage
     from pipeline.stores import registry, runs
 
     chosen = checked_classes(classes)
     if not per_class and not catalogs:
-        raise click.UsageError("nothing to do: give injections a class (-n) or a catalog (--catalog)")
+        raise click.UsageError("nothing to do: give --per-class above 0, or a --catalog")
     with opened(config) as session, runs.run_lock(session.conn, config.run):
-        find_run(session.conn, config.run)
+        runs.require_run(session.conn, config.run)
         model_id = registry.find_model(session.conn, model).model_id
         survey = stage.read_survey(session, model_id)
         done = stage.evaluate(session, model_id, survey, chosen, per_class, seed) if per_class else None

@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
+from pipeline.commands.context import SET
 from pipeline.errors import ConfigError
 from pipeline.launch.filling import RUN, VERBS
 
 _OPTIONS = (
-    click.option("-n", "--namespace", default="", help="Namespace.  [default: the context's]"),
-    click.option("--context", default="", help="Context of the kubeconfig.  [default: the current one]"),
+    click.option("-n", "--namespace", default="", metavar="NAME", help="Namespace.  [default: the context's]"),
+    click.option(
+        "--context", default="", metavar="NAME", help="Context of the kubeconfig.  [default: the current one]"
+    ),
 )
 
 
@@ -33,12 +36,12 @@ def _on_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("verb", type=click.Choice(VERBS), default="run")
+@click.argument("verb", type=click.Choice(VERBS), default="run", metavar=f"[{'|'.join(VERBS)}]")
 @click.option("-r", "--run", "run", required=True, metavar="NAME", help="Name of the run, and of its RayJob.")
-@click.option("-p", "--profile", default="", help="Size of the cluster.  [default: the templates']")
-@click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key.")
+@click.option("-p", "--profile", default="", metavar="NAME", help="Size of the cluster.  [default: the templates']")
+@SET
 @click.option("-m", "--model", default="", metavar="ID", help="Use this model (or `promoted`); for run and score.")
-@click.option("--release", default="skysift", show_default=True, help="Helm release whose templates to use.")
+@click.option("--release", default="skysift", show_default=True, metavar="NAME", help="Helm release of the templates.")
 @click.option("--dry-run", is_flag=True, help="Let the API server check it, and make nothing.")
 @_on_cluster
 def submit(
@@ -108,7 +111,8 @@ def logs(api: Any, run: str, follow: bool) -> None:
 
 @click.command()
 @click.argument("run")
-@click.option("--timeout", type=click.FloatRange(0), default=0.0, help="Seconds to wait.  [default: for ever]")
+@click.option("--timeout", type=click.FloatRange(0), default=0.0, show_default=True, metavar="SECONDS",
+              help="Most time to wait; 0: no limit.")  # fmt: skip
 @_on_cluster
 def wait(api: Any, run: str, timeout: float) -> None:
     """Wait until a launched run has ended; the exit status is the run's."""

@@ -32,7 +32,7 @@ def models() -> None:
 
 @models.command("list")
 @configured
-@click.option("-a", "--all", "deleted", is_flag=True, help="Deleted models too.")
+@click.option("-a", "--all", "deleted", is_flag=True, help="List deleted models too.")
 @_JSON
 def list_(config: Config, deleted: bool, as_json: bool) -> None:
     """List the models, newest first."""
@@ -132,7 +132,10 @@ def promote(config: Config, model: str) -> None:
 @models.command()
 @configured
 def rollback(config: Config) -> None:
-    """Go back to the model that was promoted before; its catalog's files are written anew."""
+    """Go back to the model that was promoted before.
+
+    The catalog's files beside the reports of its runs are written anew.
+    """
     from pipeline.session import opened
     from pipeline.stores import registry
 
@@ -150,7 +153,7 @@ def _shown(session: Session, model: Model, what: str) -> None:
         click.echo(f"wrote {path}")
 
 
-@models.command()
+@models.command(short_help="Delete MODEL's scores and vectors; its files stay.")
 @click.argument("model")
 @configured
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

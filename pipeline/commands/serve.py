@@ -14,13 +14,18 @@ from pipeline.errors import ConfigError
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port.")
-@click.option("--tokens", "tokens_file", metavar="FILE", help="Bearer tokens; needed beyond this machine.")
-@click.option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="Of the new token: read, score, metrics.")
-@click.option("--days", type=click.FloatRange(0.01, 3650), default=90.0, show_default=True, help="Its life.")
-@click.option("--rate", type=click.FloatRange(0.1), default=100.0, show_default=True, help="Requests a second, client.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
+              help="Address to listen on.")  # fmt: skip
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, metavar="N",
+              help="Port to listen on.")  # fmt: skip
+@click.option("--tokens", "tokens_file", metavar="FILE", help="File of bearer tokens; needed beyond this machine.")
+@click.option("--new-token", metavar="NAME", help="Add a token to --tokens, print it once, and end.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE",
+              help="Of the new token, repeatable: read, score, metrics.  [default: read]")  # fmt: skip
+@click.option("--days", type=click.FloatRange(0.01, 3650), default=90.0, show_default=True, metavar="N",
+              help="Days until the new token ends.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0.1), default=100.0, show_default=True, metavar="N",
+              help="Most requests a second from one client.")  # fmt: skip
 @configured
 def serve(
     config: Config, host: str, port: int, tokens_file: str | None, new_token: str | None, scopes: tuple[str, ...],

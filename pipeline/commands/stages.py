@@ -12,6 +12,7 @@ from pipeline.commands.context import configured, with_survey
 from pipeline.config import Config
 
 MODEL = click.option("-m", "--model", metavar="ID", default="", help="Use this model (or `promoted`); train none.")
+OF_RUN = click.option("-m", "--model", metavar="ID", default="", help="Model (or `promoted`).  [default: the run's]")
 
 
 _say = logs.say
@@ -51,9 +52,13 @@ def _stage(name: str, help_: str) -> Callable[..., Any]:
     def command(config: Config) -> None:
         from pipeline.session import driving
         from pipeline.stages import run as stages
+        from pipeline.stores.runs import require_run
 
-        with driving(config) as session, stages.recorded(session):
-            getattr(stages, name)(session, _say)
+        with driving(config) as session:
+            if name != "plan":
+                require_run(session.conn, config.run)
+            with stages.recorded(session):
+                getattr(stages, name)(session, _say)
 
     return command
 
@@ -66,7 +71,7 @@ train = _stage("train", "Fit the variational autoencoder to the ingested spectra
 @click.command()
 @with_survey
 @configured
-@MODEL
+@OF_RUN
 def score(config: Config, model: str) -> None:
     """Score and embed what the model has not scored yet."""
     _with_model(config, model, "score")
@@ -75,7 +80,7 @@ def score(config: Config, model: str) -> None:
 @click.command()
 @with_survey
 @configured
-@MODEL
+@OF_RUN
 def calibrate(config: Config, model: str) -> None:
     """Turn a model's raw scores into p-values and ranks, over all it has scored."""
     _with_model(config, model, "calibrate", force=True)
@@ -85,8 +90,10 @@ def _with_model(config: Config, model: str, name: str, **options: Any) -> None:
     from pipeline.session import driving
     from pipeline.stages import run as stages
 
-    with driving(config) as session, stages.recorded(session):
-        getattr(stages, name)(session, stages.model_of_run(session, model), _say, **options)
+    with driving(config) as session:
+        model_id = stages.model_of_run(session, model)
+        with stages.recorded(session):
+            getattr(stages, name)(session, model_id, _say, **options)
 
 
 @click.command()

@@ -10,7 +10,6 @@ import click
 
 from pipeline.commands.context import configured
 from pipeline.config import Config
-from pipeline.errors import RunError
 
 _STATES = ("done", "empty", "failed", "pending")
 
@@ -47,10 +46,7 @@ def gather(conn: Any, run_id: str) -> dict[str, Any]:
     from pipeline.report import data, trust
     from pipeline.stores import accounts, runs
 
-    run = runs.find_run(conn, run_id)
-    if run is None:
-        known = ", ".join(one.run_id for one in runs.list_runs(conn)) or "none yet; `skysift run` makes one"
-        raise RunError(f"there is no run named {run_id} here; runs: {known}")
+    run = runs.require_run(conn, run_id)
     stages = {"ingest": accounts.counts(conn, run_id, "ingest")}
     if run.model_id:
         stages["score"] = accounts.counts(conn, run_id, "score", run.model_id)

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import RunError
 from pipeline.report import choice
 from pipeline.report.contents import (
     STAGES,
@@ -44,7 +43,7 @@ def gather(session: Session) -> Contents:
         RunError: there is no such run.
         StoreError, InputError: a store does not answer, or a shard is damaged.
     """
-    conn, run, shown = session.conn, find_run(session.conn, session.config.run), session.config.report
+    conn, run, shown = session.conn, runs.require_run(session.conn, session.config.run), session.config.report
     model_id = run.model_id or ""
     catalog = read_catalog(conn, run.run_id, model_id)
     model = _load(session, model_id)
@@ -62,20 +61,6 @@ def gather(session: Session) -> Contents:
         examples=read_spectra(session, model_id, ordinary, model),
         embedding=_embedding(session, model_id, catalog),
     )
-
-
-def find_run(conn: Connection, name: str) -> runs.Run:
-    """Return the run.
-
-    Raises:
-        RunError: there is none of that name.
-    """
-    run = runs.find_run(conn, name)
-    if run is None:
-        known = ", ".join(other.run_id for other in runs.list_runs(conn)[:5])
-        hint = f"known runs: {known}" if known else "no run is planned yet; start one with `skysift run`"
-        raise RunError(f"there is no run {name}: {hint}")
-    return run
 
 
 def facts(conn: Connection, run: runs.Run) -> Facts:

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.report import data, tables
 from pipeline.report.contents import Facts, Metric, Quarantined, Reason, Step
 from pipeline.report.reasons import chance, judged, words
+from pipeline.stores import runs
 from pipeline.stores.postgres import Connection, fetch_table, transaction
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def print_summary(session: Session, console: Console | None = None) -> None:
     if not out.is_terminal:
         out.width = WIDTH
     conn = session.conn
-    run = data.find_run(conn, session.config.run)
+    run = runs.require_run(conn, session.config.run)
     model_id = run.model_id or ""
     facts, metrics = data.facts(conn, run), data.metrics(conn, run.run_id, model_id)
     out.print(heading(facts))

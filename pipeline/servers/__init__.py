@@ -6,9 +6,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from pipeline.errors import ConfigError
 from pipeline.servers.embedded import EmbeddedPostgres
 from pipeline.servers.lease import Lease
 from pipeline.servers.lite import LiteServer
+
+
+def require_workspace(workspace: Path, postgres: str = "") -> None:
+    """See that a workspace has a database, or that a URL names one: what only reads must not make an empty one.
+
+    Raises:
+        ConfigError: it has none; the message names the one in a folder below, if there is one.
+    """
+    if postgres or (workspace / "postgres").is_dir():
+        return
+    below = next((place.parent for place in sorted(workspace.glob("*/postgres")) if place.is_dir()), None)
+    hint = f"did you mean {below}?" if below else "name one that `skysift run` has filled (--workspace DIR)"
+    raise ConfigError(f"there is no workspace in {workspace}; {hint}")
 
 
 class _Server(Protocol):

@@ -196,8 +196,6 @@ async def similar_to_upload(
 
 def _alike_upload(survey: Survey, body: bytes, z: float | None, k: int, filters: Filters) -> dict[str, Any]:
     new = _uploaded(body, z)
-    if len(new) != 1:
-        raise InputError(f"the upload holds {len(new)} spectra; look-alikes are searched for one", "not_a_spectrum")
     return _alike(survey.alike(new, k, filters))
 
 

@@ -64,7 +64,8 @@ def add(path: str | Path, name: str, scopes: Sequence[str], days: float) -> str:
     """Make a token, add its hash to the file and return it: it is shown once.
 
     Raises:
-        ConfigError: a scope is not known, or the name is taken by a token that has not expired.
+        ConfigError: a scope is not known, the name is taken by a token that has not expired, or the file cannot be
+            written.
     """
     if unknown := [one for one in scopes if one not in SCOPES]:
         raise ConfigError(f"'{unknown[0]}' is no scope; there are {', '.join(SCOPES)}")
@@ -76,9 +77,12 @@ def add(path: str | Path, name: str, scopes: Sequence[str], days: float) -> str:
     ends = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
     kept.append(Token(name, _hash(secret), tuple(scopes), ends))
     draft = place.with_name(place.name + ".part")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump([asdict(one) for one in kept], file, indent=1)
-    draft.replace(place)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump([asdict(one) for one in kept], file, indent=1)
+        draft.replace(place)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}; name another file with --tokens") from None
     return secret
 
 

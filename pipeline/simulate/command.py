@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _HELP = """Write a simulated DESI survey to OUT, a folder or an s3:// URL.
 
 OUT gets DR1's layout: zcatalog/v1/zall-pix-iron.fits and healpix/…/coadd-*.fits with redrock-*.fits. The truth
-(which rows are anomalies, of which class and how strong) goes beside it, to OUT-truth.parquet. The same seed
-gives the same survey, however many jobs.
+(which rows are anomalies, of which class and how strong) goes to
+OUT-truth.parquet beside it. The same seed gives the same survey, however many jobs.
 
 \b
   skysift simulate sky --quasars 1000 --seed 1 --no-resolution
@@ -52,7 +52,7 @@ gives the same survey, however many jobs.
     metavar="F",
     help="Share of the quasars hurt by an artefact, groups of fibers apart.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes [default: one a core].")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
 def simulate(
     out: str, quasars: int, seed: int, quasar_fraction: float, no_resolution: bool, anomaly_fraction: float,
     artefact_fraction: float, jobs: int | None,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.disagreement import Disagreement, compare
-from pipeline.errors import ModelsDisagree, RunError
+from pipeline.errors import ModelsDisagree
 from pipeline.report.trust import ALLOWED, FRACTION
 from pipeline.session import Session
 from pipeline.stores import catalog, registry, runs
@@ -55,8 +55,7 @@ def compare_models(session: Session, names: Sequence[str]) -> Comparison:
         RunError: there is no such run, models are fewer than two or have too little in common.
     """
     run, allowed = session.config.run, session.config.score.max_disagreement
-    if runs.find_run(session.conn, run) is None:
-        raise RunError(f"there is no run named {run} to record the comparison with; name one with --run")
+    runs.require_run(session.conn, run)
     models = tuple(dict.fromkeys(registry.find_model(session.conn, name).model_id for name in names))
     tables = {name: catalog.read_scores(session.conn, name, columns=_COLUMNS) for name in models}
     keep = _common(tables)

@@ -24,15 +24,17 @@ def run(session: Session, say: Say, *, model: str = "") -> Path:
         model: an existing model's id or ``promoted``; empty: train one, unless the run's data already has one.
 
     Raises:
+        ModelError: there is no such model.
         SkysiftError: a stage failed; the run is recorded as failed and the same command goes on from there.
     """
     from pipeline.stages.report import report
 
+    chosen = registry.find_model(session.conn, model).model_id if model else ""  # a name is mistyped before the work
     with recorded(session):
         plan(session, say)
         with cluster.connected(session.config):  # one connection for all stages
             ingest(session, say)
-            model_id = registry.find_model(session.conn, model).model_id if model else train(session, say)
+            model_id = chosen or train(session, say)
             score(session, model_id, say)
             calibrate(session, model_id, say)
         runs.enter_stage(session.conn, session.config.run, "report")

@@ -24,6 +24,8 @@ from pipeline.stores.copying import read_csv
 from pipeline.stores.postgres import Connection, Cursor, connect, schema_of
 
 ROLE = "skysift_reader"
+TABLES = ("anomaly_catalog", "anomalies", "selection_function", "spectrum_files", "promoted_model", "catalog_runs",
+          "catalog_quality", "other_redshifts")  # fmt: skip
 PASSWORD = "SKYSIFT_READER_PASSWORD"  # variable of the environment
 SECONDS = 60.0  # time limit of a statement
 MAX_ROWS = 2_000_000
@@ -203,6 +205,16 @@ class _Bounded(io.BytesIO):
         return super().write(data)
 
 
+def _hint(error: psycopg2.Error) -> str:
+    if isinstance(error, errors.UndefinedTable):
+        return f"There are {', '.join(TABLES)}, and the function cone_search(ra, dec, radius)."
+    if isinstance(error, errors.UndefinedColumn):
+        return "SELECT * … LIMIT 1 shows a table's columns."
+    if isinstance(error, errors.InvalidCursorDefinition):
+        return "Write one SELECT; nothing can be written."
+    return ""
+
+
 def _complaint(conn: Connection, error: psycopg2.Error, seconds: float) -> StoreError | QueryError:
     said = (error.diag.message_primary or str(error)).strip().splitlines()[0]
     if isinstance(error, errors.QueryCanceled):
@@ -216,6 +228,6 @@ def _complaint(conn: Connection, error: psycopg2.Error, seconds: float) -> Store
     if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction) and "check_query" in said:
         return StoreError(f"PostgreSQL at {describe(conn.dsn)}: its tables are older; run `skysift db migrate`")
     if isinstance(error, _MALFORMED):
-        hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-        return QueryError(f"the query is not a SELECT that can be answered: {said}{hint}")
+        hint = error.diag.message_hint or _hint(error)
+        return QueryError(f"the query is not a SELECT that can be answered: {said}{f' ({hint})' if hint else ''}")
     return StoreError(explain(conn, error))

@@ -42,6 +42,20 @@ def find_run(conn: Connection, run_id: str) -> Run | None:
         return _find(cur, run_id)
 
 
+def require_run(conn: Connection, run_id: str) -> Run:
+    """Return the run of that name.
+
+    Raises:
+        RunError: there is none; the message names those there are.
+    """
+    run = find_run(conn, run_id)
+    if run is None:
+        known = ", ".join(other.run_id for other in list_runs(conn)[:5])
+        hint = f"known runs: {known}" if known else "no run is planned yet; start one with `skysift run`"
+        raise RunError(f"there is no run {run_id}: {hint}")
+    return run
+
+
 def list_runs(conn: Connection) -> list[Run]:
     """Return all runs, the newest first."""
     with transaction(conn) as cur:

@@ -10,7 +10,7 @@ import pytest
 
 VERBS = (
     "simulate", "run", "plan", "ingest", "train", "score", "calibrate", "evaluate", "report", "status", "models", "db",
-    "doctor", "submit", "jobs", "logs", "wait", "cancel",
+    "doctor", "submit", "jobs", "logs", "wait", "cancel", "query", "show", "export",
 )  # fmt: skip
 
 
@@ -44,9 +44,31 @@ def test_help_loads_nothing_heavy() -> None:
         (("run", "--config", "no.toml"), 2, "config file no.toml does not exist"),
         (("run", "--banana"), 2, "No such option"),
         (("frobnicate",), 2, "No such command"),
-        (("status",), 5, "there is no run named default here"),
+        (("query", "SELECT 1", "--limit", "x"), 2, "'x' is not a whole number (see `python -m pipeline query --help`)"),
+        (("query", "SELECT 1", "-o", "a.txt"), 2, "a.txt: the format is not clear from '.txt'; use one of .fits"),
+        (("query", "SELECT 1", "-o", "no/a.fits"), 4, "cannot write no/a.fits: there is no folder no"),
+        (("show", "5", "-o", "a"), 2, "a: a picture's name should end in .png, .pdf, .svg"),
+        (("similar", "nothing"), 3, "nothing: neither a TARGETID nor a file"),
+        (("cone", "1", "-95", "1"), 8, "dec is -95, expected -90 to 90 deg"),
+        (("cone", "1", "2", "1", "--banana"), 2, "No such option"),
+        (("status", "-w", ""), 2, "command line: stores.workspace is empty"),
+        (("serve", "--new-token", "ann", "--tokens", "no/t.json"), 2, "cannot write no/t.json: No such file"),
+        (("submit",), 2, "Missing option '-r' / '--run'"),
+        *(
+            (verb, 2, "there is no workspace in ")
+            for verb in (
+                ("status",),
+                ("query", "SELECT 1"),
+                ("models", "list"),
+                ("report",),
+                ("db", "psql"),
+                ("db", "stop"),
+            )
+        ),
         (("score", "."), 6, "run default has no model yet"),
-        (("run", ".", "--model", "abc"), 3, "no redshift catalog zcatalog"),
+        (("run", "."), 3, "no redshift catalog zcatalog"),
+        (("run", ".", "--model", "abc"), 6, "'abc' names no model"),
+        (("ingest", "."), 5, "there is no run default: no run is planned yet"),
     ],
 )
 def test_failures_are_one_line_with_an_exit_code(
@@ -55,5 +77,15 @@ def test_failures_are_one_line_with_an_exit_code(
     shown = skysift(*arguments, cwd=tmp_path)
     assert shown.returncode == code, shown.stderr
     assert message in shown.stderr
+    assert shown.stderr.splitlines()[-1].startswith("skysift: ")
+    assert "Usage" not in shown.stderr
     assert "Traceback" not in shown.stderr
     assert not (tmp_path / "skysift-error.log").exists()
+
+
+def test_a_folder_that_holds_the_workspace_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "workspace" / "postgres").mkdir(parents=True)
+    shown = skysift("query", "-w", "demo", "SELECT 1", cwd=tmp_path)
+    assert shown.returncode == 2, shown.stderr
+    assert f"did you mean {tmp_path}/demo/workspace?" in shown.stderr
+    assert [place.name for place in (tmp_path / "demo").iterdir()] == ["workspace"]

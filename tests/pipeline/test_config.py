@@ -31,12 +31,18 @@ def test_file_and_overrides_are_merged(tmp_path: Path) -> None:
     [
         ("[gait]\n", r"unknown key gait; did you mean gate\?"),
         ("[gate]\nzmax = 3\n", r"unknown key gate.zmax; did you mean gate.z_max\?"),
-        ("[gate]\nz_max = 'far'\n", "gate.z_max wants float, found 'far'"),
-        ("gate = 3\n", "gate is a section, found 3"),
-        ("[survey]\npixels = [[1]]\n", "survey.pixels wants str"),
+        ("[gate]\nz_max = 'far'\n", "bad.toml: gate.z_max wants a number, found 'far'"),
+        ("gate = 3\n", r"gate is a section, found 3; set one of its keys, as gate\.KEY"),
+        ("[gate]\nprimary_only = 1\n", "gate.primary_only wants true or false, found 1"),
+        ("[stores]\nworkspace = ''\n", "stores.workspace is empty; name a folder"),
+        ("[survey]\npixels = [[1]]\n", "survey.pixels wants text"),
         ("run = 'a b'\n", "run is 'a b'; use 1–63 letters"),
         ("[gate]\nz_min = 3.0\nz_max = 2.0\n", "z_min 3.0 is not below"),
         ("[ingest]\nchunk_size = 0\n", "ingest.chunk_size is 0; it must be at least 1"),
+        ("[train]\nfit.segments = 0\n", "train.fit.segments is 0; it must be at least 1"),
+        ("[train]\nfit.beta = nan\n", "train.fit.beta is nan; it must be at least 0"),
+        ("[train]\nfit.learning_rate = 0\n", "learning_rate is 0.0; it must be above 0"),
+        ("[ray]\ncpus = -1\n", "ray.cpus is -1; it must be at least 0"),
         ("[ingest]\nmax_failed = 2\n", "a fraction, 0 to 1"),
         ("[stores]\npostgres = 'postgresql://me:hunter2@db/x'\n", "holds a password"),
         ("this is not TOML", "is not TOML"),
@@ -56,6 +62,18 @@ def test_missing_file_and_bad_override() -> None:
         load("nowhere.toml")
     with pytest.raises(ConfigError, match="should read section"):
         load(None, ["z_max"])
+
+
+def test_what_is_wrong_is_said_of_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[gate]\nz_max = 4\n")
+    with pytest.raises(ConfigError, match=r"^command line: unknown key gate\.zmax"):
+        load(file, ["gate.zmax=3"])
+    with pytest.raises(ConfigError, match=r"run\.toml and command line: gate\.z_min 5\.0 is not below"):
+        load(file, ["gate.z_min=5"])
+    file.write_text("[gate]\nzmax = 4\n")
+    with pytest.raises(ConfigError, match=r"run\.toml: unknown key gate\.zmax"):
+        load(file, ["gate.z_min=5"])
 
 
 def test_every_field_is_documented_beside_it() -> None:

@@ -99,6 +99,26 @@ def _theirs(survey: Survey, count: int = 40) -> Table:
     return table
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "no column TARGETID, nor columns RA and DEC, to match by; it has a, b"),
+        ("RA,DEC\n10,1\n10:00:00,1\n", "column RA should hold angles in degrees, found '10:00:00' in row 2"),
+        ("TARGETID\n1.5\n", "column TARGETID should hold integers, found float64"),
+    ],
+)
+def test_what_cannot_be_matched_is_named(survey: Survey, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        crossmatch(survey.reader, str(tmp_path / "a.csv"))
+
+
+def test_impossible_positions_are_counted(survey: Survey, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("RA,DEC\n10,1\n10,95\n,\n")
+    found = crossmatch(survey.reader, str(tmp_path / "a.csv"))
+    assert found.how == "by RA, DEC within 1″; rows without a possible position: 2"
+
+
 @pytest.mark.parametrize("ending", ["fits", "vot", "parquet", "csv"])
 def test_matching_by_targetid_knows_published_layouts(survey: Survey, tmp_path: Path, ending: str) -> None:
     table, path = _theirs(survey), tmp_path / f"bal.{ending}"

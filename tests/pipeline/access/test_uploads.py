@@ -109,7 +109,7 @@ REFUSED = {
     "infrared": (_table({**GOOD, "wavelength": WAVELENGTH + 9000}), "no_overlap", "0 pixels with information"),
     "no information": (_table({**GOOD, "ivar": 0 * IVAR}), "no_overlap", "0 pixels with information"),
     "long parquet": (_parquet({"flux": np.zeros(2_000_000)}), "too_large", "at most 1,000,000 pixels"),
-    "no redshift": (_table(GOOD), "no_redshift", "give it as z"),
+    "no redshift": (_table(GOOD), "no_redshift", "give it as --redshift"),
 }
 
 

@@ -79,6 +79,7 @@ def test_bad_queries_end_in_one_line(call: Callable[..., str], sql: str, said: s
 
 def test_cone(call: Callable[..., str], sifted: Sifted, strangest: int) -> None:
     row = sifted.query("SELECT ra, dec FROM anomaly_catalog WHERE rank = 1")[0]
+    assert str(strangest) in call("cone", str(row["ra"]), str(row["dec"]), "0.01", "--z", "0", "7")
     assert str(strangest) in call("cone", "--", str(row["ra"]), str(row["dec"]), "0.01")
     with pytest.raises(QueryError, match="dec is 95"):
         call("cone", "0", "95", "1")

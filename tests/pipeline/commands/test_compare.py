@@ -106,5 +106,5 @@ def test_what_cannot_be_compared(run: Run) -> None:
         run("models", "compare", "aa11", "aa")
     with pytest.raises(ModelError, match="'zz' names no model"):
         run("models", "compare", "aa11", "zz")
-    with pytest.raises(RunError, match="no run named other"):
+    with pytest.raises(RunError, match="there is no run other: known runs: default"):
         run("models", "compare", "aa11", "bb22", "-r", "other")

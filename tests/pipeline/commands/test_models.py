@@ -128,6 +128,15 @@ def test_delete(run: Run, store: VectorStore, conn: Connection) -> None:
     assert "aa11   deleted" in run("models", "list", "--all")
 
 
+def test_a_mistyped_model_is_no_failure_of_the_run(run: Run, conn: Connection, tmp_path: Path) -> None:
+    runs.register_run(conn, "default", {}, "hash")
+    runs.end_run(conn, "default")
+    for verb in ("run", "score", "calibrate"):
+        with pytest.raises(ModelError, match="'zz' names no model"):
+            run(verb, str(tmp_path), "-m", "zz")
+    assert runs.require_run(conn, "default").state == "finished"
+
+
 def test_migrating_by_hand(run: Run) -> None:
     assert "nothing to do: the tables are up to date" in run("db", "migrate")
 
