@@ -225,7 +225,7 @@ def test_matching_by_position_takes_the_nearest(survey: Survey, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"NAME": ["a"]}, "no column TARGETID, or RA and DEC,"),
+        ({"NAME": ["a"]}, "no column TARGETID, nor columns RA and DEC,"),
         ({"TARGETID": [1.5]}, "should hold integers"),
         ({"RA": ["x"], "DEC": ["y"]}, "should hold angles in degrees"),
     ],
