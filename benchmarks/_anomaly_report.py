@@ -15,6 +15,7 @@ from benchmarks._anomaly_latents import Leak
 from benchmarks._anomaly_networks import Network
 from benchmarks._anomaly_networks import page as network_page
 from benchmarks._anomaly_sky import TRAPS
+from benchmarks._anomaly_stability import INJECTED, Alike
 from benchmarks._anomaly_verdicts import Judgement
 
 
@@ -29,7 +30,7 @@ class Found:
     duels: list[Duel]
     uniformity: Uniformity
     rates: list[Rate]
-    stability: dict[str, float]  # which two → Jaccard index of the top 1%
+    stability: dict[str, Alike]  # which two → how alike
     reconstruction: dict[str, dict[str, float]]  # method → band → median reduced χ²
     leak: Leak
     notes: list[str]  # on methods, a sentence each
@@ -75,7 +76,7 @@ def page(found: Found, title: list[str]) -> str:
         ["## p-values and false discoveries", "", *_honesty(found)],
     ]
     if found.stability:
-        parts.append(["## Stability: Jaccard index of the top 1% of normals and injections", "", *_stability(found)])
+        parts.append(["## Stability: models of other seeds", "", *_stability(found)])
     if found.verdicts:
         parts.append(["## Verdicts and windows", "", found.verdicts.page, ""])
     return "\n".join(line for part in parts for line in part)
@@ -185,7 +186,10 @@ def _tops(found: Found) -> list[str]:
 
 
 def _stability(found: Found) -> list[str]:
-    return table(["models", "Jaccard"], [[name, f"{value:.3f}"] for name, value in found.stability.items()])
+    rows = [[name, f"{one.jaccard:.3f}", f"{one.disagreement:.3f}"] for name, one in found.stability.items()]
+    told = (f"Jaccard index of the top 1% of normals and injections; strong disagreements (`skysift compare`) among "
+            f"all that either calls strange in a survey with {INJECTED:.0%} of injections.")  # fmt: skip
+    return [*table(["models", "Jaccard", "strong disagreements"], rows), told, ""]
 
 
 def _reconstruction(found: Found) -> list[str]:

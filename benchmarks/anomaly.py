@@ -16,10 +16,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks import _anomaly_baselines as baselines
@@ -30,9 +28,9 @@ from benchmarks._anomaly_baselines import Bench, Scores
 from benchmarks._anomaly_evaluation import Judged, duels, judge, paired, reconstruction
 from benchmarks._anomaly_honesty import false_discoveries, uniformity
 from benchmarks._anomaly_latents import Leak
-from benchmarks._anomaly_metrics import jaccard
 from benchmarks._anomaly_ours import OURS
 from benchmarks._anomaly_report import Found, as_csv, page
+from benchmarks._anomaly_stability import stability
 from benchmarks._anomaly_unseen import told, unseen, without_detector
 from benchmarks._anomaly_variants import Variant
 from benchmarks._anomaly_verdicts import Judgement, judgement
@@ -44,7 +42,6 @@ RESULTS = Path(__file__).parent / "results"
 WITHOUT, UNSEEN = "skysift without its detector", "skysift, class unseen by its detector"
 TOLD = "skysift, told the class"  # not a rival but a bound
 SPENDER, SPENDER_NEAR, FOREST = "spender, χ²", "spender, χ² among neighbours", "skysift embedding, isolation forest"
-TOP = 0.01
 
 
 @dataclass(frozen=True)
@@ -129,12 +126,14 @@ def run(options: Options) -> Found:
         honest = uniformity(bench, main_one), false_discoveries(bench, main_one, options.draws)
     rivals = [one for name, one in judged.items() if name not in mine and name not in apart]
     product = judged[main_one.name]
+    alike = {name: one for name, one in mine.items() if name == OURS or name.startswith(f"{OURS}-seed")}
     for other in judged.values():
         other.rows += paired(product, other) if other is not product else []
     variants = [judged[name] for name in (*apart, *(one.name for one in others))]
     return Found(
         product, rivals, variants, seconds, duels(product, rivals), *honest,
-        _stability(mine), reconstruction(bench, fits), leak, notes,
+        stability(bench, alike, {one.name: one for one in (main_one, *others) if one.name in alike}),
+        reconstruction(bench, fits), leak, notes,
         _judgement(bench, main_one, options, stick),
         [replace(bare[0], name=WITHOUT), *bare[1:]],
     )  # fmt: skip
@@ -152,13 +151,6 @@ def _spender(bench: Bench, options: Options, do: Callable[[str, Callable[[], Sco
     raw = do(SPENDER, lambda: spender.scores(bench, seconds, options.spender_most))
     do(SPENDER_NEAR, lambda: spender.among_neighbours(bench, raw))
     return spender.note(bench)
-
-
-def _stability(scores: dict[str, Scores]) -> dict[str, float]:
-    """Compare the models of other seeds on normals and injections together."""
-    same = {name: np.concatenate([one["normals"], one["injected"]]) for name, one in scores.items()
-            if name == OURS or name.startswith(f"{OURS}-seed")}  # fmt: skip
-    return {f"{a}, {b}": jaccard(same[a], same[b], TOP) for a, b in combinations(same, 2)}
 
 
 def _judgement(bench: Bench, variant: Variant, options: Options, stick: Path) -> Judgement | None:

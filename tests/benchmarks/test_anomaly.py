@@ -45,11 +45,12 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
     monkeypatch.setattr(ours, "departures_a_spectrum", lambda hosts: 1.0)
     monkeypatch.setattr(networks, "PCA_SIZES", (4,))
     bare = "bare:detector=no,encoder=observed,latent=4,segments=1"
-    options = Options(tmp_path, TINY, 5, jobs=1, seeds=0, methods=CHEAP, spender=False, verdicts=False, draws=2,
+    options = Options(tmp_path, TINY, 5, jobs=1, seeds=1, methods=CHEAP, spender=False, verdicts=False, draws=2,
                       settings="latent=4,segments=1", variants=(bare,))  # fmt: skip
     found = run(options)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    methods = {"skysift", WITHOUT, UNSEEN, TOLD, "skysift embedding, isolation forest", "PCA-4, χ²", "bare", *CHEAP}
+    methods = {"skysift", WITHOUT, UNSEEN, TOLD, "skysift embedding, isolation forest", "PCA-4, χ²", "bare",
+               "skysift-seed2", *CHEAP}  # fmt: skip
     assert {row["method"] for row in rows} == {*methods, "PCA-4"}
     for method in (WITHOUT, "bare", "PCA-4"):
         assert sum(row["method"] == method and row["metric"].startswith("held-out") for row in rows) == 3
@@ -57,8 +58,11 @@ def test_benchmark_judges_every_method_on_every_class(tmp_path: Path, monkeypatc
         mine = [row for row in rows if row["method"] == method]
         assert {row["group"] for row in mine if row["metric"] == "recall 1%"} == {*classes, "physical", "artefact"}
         assert {row["group"] for row in mine if row["metric"] == "trap share 1%"} == set(TRAPS)
+    (alike,) = found.stability.values()
+    assert 0.0 <= alike.jaccard < 1.0
+    assert 0.0 <= alike.disagreement <= 1.0
     text = page(found, ["title"])
-    assert text.count("\n## ") == 10
+    assert text.count("\n## ") == 11
     assert "nan" not in text.lower().split("## methods")[1]
     kept = (tmp_path / "scores" / REFERENCE / "normals.npy").stat().st_mtime_ns
     Bench(tmp_path).kept(REFERENCE, lambda: pytest.fail("made twice"))
