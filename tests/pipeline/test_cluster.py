@@ -17,6 +17,12 @@ from pipeline.errors import StoreError
 _TIMED_OUT = "The current node timed out during startup."
 
 
+@pytest.fixture(autouse=True)
+def _no_ray() -> None:
+    """Other tests keep a Ray for all of theirs, which ``connected`` would join."""
+    ray.shutdown()
+
+
 class _Starts:
     """Let the first ``failing`` starts of Ray's daemons end as its own time-out does, daemons running."""
 

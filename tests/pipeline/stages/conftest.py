@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -72,6 +73,13 @@ def command_line(verb: str, *arguments: str | Path) -> list[str]:
     """A skysift command with the tests' usual settings, which the arguments may override."""
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     return [sys.executable, "-m", "pipeline", verb, *settings, *map(str, arguments)]
+
+
+def wait_for_workspace(driver: subprocess.Popen[bytes], workspace: Path) -> None:
+    """Wait until a driver has begun a database: only then does its workspace exist for others."""
+    while not (workspace / "postgres").is_dir():
+        assert driver.poll() is None, "the run ended before it had a database"
+        time.sleep(0.02)
 
 
 def skysift(verb: str, *arguments: str | Path, expect: int = 0) -> str:

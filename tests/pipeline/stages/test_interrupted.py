@@ -15,7 +15,7 @@ import pytest
 from pipeline.session import Session, opened
 from pipeline.stores.postgres import scalar, transaction
 
-from .conftest import Finished, command_line, config_of, contents, skysift
+from .conftest import Finished, command_line, config_of, contents, skysift, wait_for_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +62,7 @@ def _start(survey: Path, workspace: Path) -> subprocess.Popen[bytes]:
 def _kill_at(moment: Moment, survey: Path, workspace: Path) -> None:
     """Start the run and kill its driver at the moment."""
     driver = _start(survey, workspace)
+    wait_for_workspace(driver, workspace)
     with opened(config_of(workspace, survey)) as session:
         deadline = time.monotonic() + 120
         while driver.poll() is None and not moment(session):

@@ -16,7 +16,7 @@ from pipeline.session import opened
 from pipeline.stores import runs
 from pipeline.stores.postgres import scalar, transaction
 
-from .conftest import SETTINGS, Finished, command_line, config_of, contents, skysift
+from .conftest import SETTINGS, Finished, command_line, config_of, contents, skysift, wait_for_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,6 +33,7 @@ def _stopped_in(stage: str, survey: Path, workspace: Path, log: Path) -> tuple[i
     with log.open("w") as file:
         command = command_line("run", survey, "--workspace", workspace)
         driver = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+    wait_for_workspace(driver, workspace)
     with opened(config_of(workspace, survey)) as session:
         deadline = time.monotonic() + 200
         done = 0
