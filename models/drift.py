@@ -36,9 +36,9 @@ def drift(vae: VAE, spectra: Prepared) -> Tensor:
     if known_B.sum() < 2:
         return torch.zeros(vae.config.latent)
     change_BD = (_latents(vae, higher) - _latents(vae, lower))[known_B] / (HIDDEN * STEP * math.log(10.0))
-    square_D = change_BD.mean(0).square()
-    chance_D = change_BD.var(0) / len(change_BD)
-    return change_BD.mean(0) * square_D / (square_D + chance_D).clamp(min=1e-12)
+    mean_D = change_BD.mean(0)
+    square_D, chance_D = mean_D.square(), change_BD.var(0) / len(change_BD)
+    return mean_D * square_D / (square_D + chance_D).clamp(min=1e-12)
 
 
 def _seen(spectra: Prepared, part: slice) -> Prepared:

@@ -83,8 +83,9 @@ def embedded(features_BF: Tensor, n_latent: int) -> tuple[Tensor, Tensor]:
     return features_BF[:, end - n_latent : end].float(), features_BF[:, -N_CONDITIONS:].float()
 
 
-def context_features(spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, global_B: Tensor) -> Tensor:
+def context_features(
+    spectra: Prepared, redshift_B: Tensor, chi2_B: Tensor, n_bins_B: Tensor, global_B: Tensor
+) -> Tensor:
     """Return what the whole spectrum tells besides its ``conditions``, [B, 4]."""
-    known_B = count(spectra.weight_BO).clamp(min=1)
     slip_B = spectra.slip_B.to(chi2_B.dtype) / 10.0
-    return torch.stack([redshift_B, slip_B, compressed(global_B), torch.log(chi2_B / known_B + 0.1)], 1)
+    return torch.stack([redshift_B, slip_B, compressed(global_B), torch.log(chi2_B / n_bins_B.clamp(min=1) + 0.1)], 1)

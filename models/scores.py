@@ -158,7 +158,7 @@ def _measured(
         (sigma * sigma.abs() / MOST_SQUARE).clamp(-MOST_SQUARE, MOST_SQUARE),  # as log likelihood ratios go
         model.sky.features(fine.on_lines, model_BO),
         latent_BD,
-        context_features(spectra, z_B, chi2_B, wilson_hilferty(soft_B, n_bins_B)),
+        context_features(spectra, z_B, chi2_B, n_bins_B, wilson_hilferty(soft_B, n_bins_B)),
         conditions_BQ,
     ]
     mean_flux = model_BO.mean(1) * spectra.scale_B

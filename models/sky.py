@@ -80,7 +80,7 @@ class Sky:
             model_BO: the model in the same units, in observed bins.
         """
         weighted_BP = torch.addcmul(seen.pull_BP, seen.ivar_BP, to_native(model_BO, self.pixel_P), value=-1.0)
-        patterns, squares, bright = self._tables
+        patterns, squares, bright, some_S = self._tables
         top, bottom = _sums(weighted_BP, patterns), _sums(seen.ivar_BP, squares)
         found = []
         while True:
@@ -89,20 +89,20 @@ class Sky:
                 break
             top, bottom = pair_sums(top), pair_sums(bottom)
         mean_BS = _sums(weighted_BP.square_() / seen.ivar_BP.clamp(min=TINY), bright)[:, 0]
-        some_S = torch.cat([table.sum((0, 1)).sign() for _, table in bright])
         return torch.log1p(torch.cat([*found, (mean_BS - some_S).clamp(min=-0.9)], 1))
 
     @cached_property
-    def _tables(self) -> tuple[_Table, _Table, _Table]:
-        """Patterns by segment [P, 2, S], their squares, and bright pixels by segment, of mean 1 in each, [P, 1, S]."""
+    def _tables(self) -> tuple[_Table, _Table, _Table, Tensor]:
+        """Patterns by segment [P, 2, S], their squares, bright pixels of mean 1 [P, 1, S], where some are [S]."""
         log = torch.as_tensor(native_wavelength(), device=self.pixel_P.device).log()
         place_P = ((log - log[0]) / (log[-1] - log[0] + 1e-9) * SEGMENTS).long()[self.pixel_P]
         segment_P1S = torch.nn.functional.one_hot(place_P, SEGMENTS).to(self.pattern_P2.dtype)[:, None]
         pattern_P2S = self.pattern_P2[:, :, None] * segment_P1S
         bright_P1S = self.bright_P[:, None, None] * segment_P1S
         bright_P1S = bright_P1S / bright_P1S.sum(0).clamp(min=1.0)
+        some_S = bright_P1S.sum((0, 1)).sign()
         squares = _runs(pattern_P2S.square(), place_P)
-        return _runs(pattern_P2S, place_P), squares, _runs(bright_P1S, place_P)
+        return _runs(pattern_P2S, place_P), squares, _runs(bright_P1S, place_P), some_S
 
 
 _Table = list[tuple[slice, Tensor]]  # pixels of a run of segments, and what they count for in them, [p, K, RUN]

@@ -91,3 +91,8 @@ def one_line(error: BaseException) -> str:
     """Return an error's message in one line; Ray hands on workers' errors wrapped, with lines of its own behind."""
     cause = getattr(error, "cause", None) or error
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the beginning of an error's one line: what libraries add for programmers helps no user."""
+    return one_line(error).split(". ")[0][:200]

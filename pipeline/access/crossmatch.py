@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.access import catalog
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_sentence
 from pipeline.stores.reader import Reader
 
 if TYPE_CHECKING:
@@ -161,9 +161,9 @@ def read_table(path: str) -> Table:
                 form = form or ("ascii.ecsv" if start.startswith(b"# %ECSV") else "ascii.csv")
                 table = Table.read(place, format=form)
     except Exception as error:  # readers of five formats raise whatever they stumble over
-        line = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:200]
+        said = first_sentence(error)
         raise InputError(
-            f"{path}: neither FITS, VOTable, Parquet, ECSV nor CSV that can be read ({line})", "bad_catalog"
+            f"{path}: neither FITS, VOTable, Parquet, ECSV nor CSV that can be read ({said})", "bad_catalog"
         ) from None
     if not 1 <= len(table) <= MAX_ROWS:
         raise InputError(f"{path} has {len(table):,} rows, expected 1 to {MAX_ROWS:,}", "bad_catalog")

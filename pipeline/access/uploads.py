@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.desi.grid import N_PIXELS, WAVELENGTH, WAVELENGTH_START, WAVELENGTH_STEP, offset_on_grid
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_sentence
 
 MAX_BYTES: Final = 256 << 20  # of a file, and of what it unpacks to
 MAX_SPECTRA: Final = 5_000  # of one file
@@ -200,8 +200,7 @@ def _parquet(data: bytes, name: str, z: Any) -> NewSpectra:
             table = file.read(columns=wanted)
         columns = {one.lower(): np.asarray(table[one].to_numpy(), np.float64) for one in wanted}
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        line = str(error).splitlines()[0].split(". ")[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{name}: unreadable Parquet ({line})", "not_a_spectrum") from None
+        raise InputError(f"{name}: unreadable Parquet ({first_sentence(error)})", "not_a_spectrum") from None
     kept = (about.metadata or {}).get(b"z")
     return _of_columns(columns, name, z if z is not None else (float(kept) if kept else None))
 
@@ -226,8 +225,7 @@ def _fits(data: bytes, name: str, z: Any, targetid: Sequence[int]) -> NewSpectra
     except InputError:
         raise
     except Exception as error:  # astropy raises whatever it stumbles over in a damaged file
-        line = str(error).splitlines()[0].split(". ")[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{name}: unreadable FITS ({line})", "not_a_spectrum") from None
+        raise InputError(f"{name}: unreadable FITS ({first_sentence(error)})", "not_a_spectrum") from None
     raise InputError(
         f"{name} is FITS without a spectrum: expected a coadd of DESI, or a table with columns wavelength (or loglam), "
         f"flux and ivar (or error); it has {', '.join(sorted(filter(None, names))) or 'no extension'}",

@@ -16,6 +16,11 @@ def _servers(config: Config) -> Servers:
     return Servers(config.workspace, config.stores.postgres, config.stores.milvus)
 
 
+def _existing(config: Config) -> Servers:
+    require_workspace(config.workspace, config.stores.postgres)
+    return _servers(config)
+
+
 @click.group()
 def db() -> None:
     """Migrate, start, stop and reach the database."""
@@ -60,8 +65,7 @@ def url(config: Config) -> None:
     An embedded server answers there while a command of the workspace runs, or
     after `skysift db start`.
     """
-    require_workspace(config.workspace, config.stores.postgres)
-    with _servers(config) as servers:
+    with _existing(config) as servers:
         click.echo(servers.postgres_url)
 
 
@@ -81,8 +85,7 @@ def start(config: Config) -> None:
 @configured
 def stop(config: Config) -> None:
     """Stop the embedded servers, unless another command is using them."""
-    require_workspace(config.workspace, config.stores.postgres)
-    with _servers(config) as servers:
+    with _existing(config) as servers:
         for name, stopped in servers.stop().items():
             state = "stopped" if stopped else "in use by another command; it stops when that ends"
             click.echo(f"{name}: {state}")
@@ -99,7 +102,6 @@ def psql(config: Config, arguments: tuple[str, ...]) -> None:
     """
     from pipeline.servers.embedded import program
 
-    require_workspace(config.workspace, config.stores.postgres)
-    with _servers(config) as servers:
+    with _existing(config) as servers:
         status = subprocess.call([program("psql"), servers.postgres_url, *arguments])
     sys.exit(status)
